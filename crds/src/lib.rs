@@ -1,0 +1,1 @@
+//! Mycelium's Kubernetes resources: Network, Validator, Miner, HotkeyReservation

@@ -1,0 +1,1 @@
+//! A development chain on which unmodified Bittensor clients work

@@ -1,0 +1,1 @@
+//! Local clusters, end-to-end suites and benches of Mycelium

@@ -1,0 +1,1 @@
+//! The native core of the Python package

@@ -1,0 +1,1 @@
+//! Weighted Raft on openraft

@@ -1,0 +1,1 @@
+//! Validator registry, stake verification and request signing

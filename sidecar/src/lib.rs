@@ -1,0 +1,1 @@
+//! The sidecar that runs beside every validator and miner

@@ -1,0 +1,205 @@
+//! Bodies of the sidecar's HTTP API, version 1. The sidecar writes them; the operator, the Python package and the tests read them.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{BlockHash, Hotkey, NetUid, Neuron, Tao, Uid};
+
+/// What a sidecar stands beside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NodeKind {
+    /// A validator: member of the group.
+    Validator,
+    /// A miner: reads only.
+    Miner,
+}
+
+/// `GET /v1/status`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StatusBody {
+    /// Version of the sidecar.
+    pub version: String,
+    /// Name of the Network.
+    pub network: String,
+    /// What it stands beside.
+    pub kind: NodeKind,
+    /// Its own hotkey.
+    pub hotkey: Hotkey,
+    /// The subnet.
+    pub netuid: NetUid,
+    /// Its view of the chain.
+    pub chain: ChainStatus,
+    /// Its own neuron, when registered.
+    pub neuron: Option<Neuron>,
+    /// How many registry entries are in each state, and `total`.
+    pub registry: RegistryStatus,
+    /// The group of validators; absent beside a miner and before the group is known.
+    pub group: Option<GroupStatus>,
+}
+
+/// A sidecar's view of the chain.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChainStatus {
+    /// Endpoint in use.
+    pub endpoint: Option<String>,
+    /// Whether the last refresh succeeded and is recent.
+    pub synced: bool,
+    /// Why not, if not.
+    pub error: Option<String>,
+    /// Genesis of the chain.
+    pub genesis_hash: Option<BlockHash>,
+    /// Version of the chain's runtime.
+    pub spec_version: Option<u32>,
+    /// Block of the metagraph held.
+    pub block: Option<u64>,
+    /// Seconds since that metagraph was read.
+    pub age_s: Option<u64>,
+}
+
+/// State of a registry entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EntryState {
+    /// Seen on the chain, not verified yet.
+    Discovered,
+    /// Its stake and binding were checked within the TTL.
+    Verified,
+    /// Verified and alive.
+    Active,
+    /// Gone from the chain or silent; removed after a while.
+    Inactive,
+    /// Its stake is below the Network's minimum.
+    BelowStake,
+}
+
+/// How many validators and miners a registry holds.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct RegistryStatus {
+    /// All entries.
+    pub total: usize,
+    /// Entries by state.
+    pub states: BTreeMap<EntryState, usize>,
+}
+
+/// Place of a member in the Raft group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum GroupRole {
+    /// Leads this term.
+    Leader,
+    /// Votes and follows.
+    Follower,
+    /// Asks for votes.
+    Candidate,
+    /// Follows without a vote.
+    Learner,
+    /// Not part of the group yet.
+    Outside,
+}
+
+/// A member's view of the group.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GroupStatus {
+    /// Identity of the group.
+    pub cluster_id: String,
+    /// This member's Raft node id; a wiped disk gets a new one.
+    pub node_id: u64,
+    /// Its place.
+    pub role: GroupRole,
+    /// Current term.
+    pub term: u64,
+    /// Who leads, as far as this member knows.
+    pub leader: Option<Hotkey>,
+    /// Index of the last log entry on this member's disk.
+    pub last_log_index: u64,
+    /// Index of the last entry applied.
+    pub applied_index: u64,
+    /// Index that was already applied when the process had read its disk, before any message from a peer.
+    pub restored_index: u64,
+    /// Hash of the replicated state at `applied_index`.
+    pub state_hash: String,
+    /// Voters of the current membership.
+    pub voters: Vec<Hotkey>,
+    /// Learners of the current membership.
+    pub learners: Vec<Hotkey>,
+    /// The replicated weights, heaviest first: the order in which voters campaign.
+    pub weights: Vec<WeightBody>,
+}
+
+/// One member's weight in elections.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WeightBody {
+    /// Who.
+    pub hotkey: Hotkey,
+    /// Name of its tier, if it reached one.
+    pub tier: Option<String>,
+    /// Band that elections rank by; larger campaigns first.
+    pub band: u32,
+    /// Stake the band was computed from.
+    pub stake: Tao,
+}
+
+/// One entry of `GET /v1/validators`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ValidatorBody {
+    /// Who.
+    pub hotkey: Hotkey,
+    /// Its slot.
+    pub uid: Uid,
+    /// State in this sidecar's registry.
+    pub state: EntryState,
+    /// Why it is in that state.
+    pub reason: String,
+    /// Total stake at `block`.
+    pub stake: Tao,
+    /// Whether the chain gave it a permit.
+    pub validator_permit: bool,
+    /// Block of the last change of this entry.
+    pub block: u64,
+}
+
+/// `GET /v1/validators`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ValidatorsBody {
+    /// Block of the metagraph this was read from.
+    pub block: u64,
+    /// Entries in the order of uids.
+    pub validators: Vec<ValidatorBody>,
+}
+
+/// `GET /v1/validators/{hotkey}/verify`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VerifyBody {
+    /// Who was asked about.
+    pub hotkey: Hotkey,
+    /// Whether it is a validator of this subnet with enough stake.
+    pub verified: bool,
+    /// Why, in a stable word: `verified`, `not_registered`, `below_minimum_stake`, `no_validator_permit`.
+    pub reason: String,
+    /// Its slot, when registered.
+    pub uid: Option<Uid>,
+    /// Its total stake.
+    pub stake: Tao,
+    /// The Network's minimum.
+    pub minimum_stake: Tao,
+    /// Block at which this was true.
+    pub block: u64,
+    /// Whether the answer was repeated from within its TTL.
+    pub cached: bool,
+}
+
+/// An error as RFC 9457 problem details.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProblemBody {
+    /// Stable name of the kind of problem, such as `urn:mycelium:invalid-hotkey`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// Short text of the kind.
+    pub title: String,
+    /// HTTP status.
+    pub status: u16,
+    /// What happened this time, and the remedy.
+    pub detail: String,
+}
