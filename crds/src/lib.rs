@@ -1,1 +1,25 @@
-//! Mycelium's Kubernetes resources: Network, Validator, Miner, HotkeyReservation
+//! Mycelium's Kubernetes resources.
+//!
+//! The types here are the source of the CRDs in `crds/yaml` (`make generate`); doc comments of fields
+//! are what `kubectl explain` prints, so they speak to the person who writes the resource.
+
+#![expect(unreachable_pub, reason = "the schema derive of kube emits private twins of our public structs")]
+#![expect(clippy::duplicated_attributes, reason = "printer columns repeat their type")]
+
+pub mod v1alpha1;
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::ResourceExt as _;
+
+/// The CRDs as YAML files, by file name: what `crdgen` writes and what is committed.
+pub fn files() -> anyhow::Result<Vec<(String, String)>> {
+    v1alpha1::crds().into_iter().map(|crd| Ok((format!("{}.yaml", crd.name_any()), yaml(crd)?))).collect()
+}
+
+fn yaml(mut crd: CustomResourceDefinition) -> anyhow::Result<String> {
+    // A chart that is removed must not take every Validator of the cluster with it.
+    crd.annotations_mut().insert("helm.sh/resource-policy".into(), "keep".into());
+    // Through a JSON value, which writes keys in one order.
+    let text = serde_saphyr::to_string(&serde_json::to_value(crd)?)?;
+    Ok(format!("# Generated from crds/src by `make generate`. Do not edit.\n{text}"))
+}

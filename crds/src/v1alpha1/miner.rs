@@ -1,0 +1,64 @@
+//! A miner: one hotkey, one pod, no vote.
+
+use kube::{CustomResource, KubeSchema};
+use serde::{Deserialize, Serialize};
+
+use super::{AxonExposure, AxonSpec, NetworkRef, NodeStatus, PodTemplate, SecretKeyRef, SidecarOverrides};
+
+/// A miner of a Network: one hotkey, one pod.
+#[derive(CustomResource, Debug, Clone, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[kube(
+    group = "mycelium.network",
+    version = "v1alpha1",
+    kind = "Miner",
+    namespaced,
+    status = "NodeStatus",
+    derive = "PartialEq",
+    shortname = "mnr",
+    category = "bittensor",
+    doc = "A miner of a Network: one hotkey, one pod.",
+    validation = Rule::new("size(self.metadata.name) <= 52").message("metadata.name must have at most 52 characters: names of the objects made for it are longer"),
+    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
+    printcolumn(name = "UID", type_ = "integer", json_path = ".status.neuron.uid"),
+    printcolumn(name = "Stake", type_ = "string", json_path = ".status.neuron.stake"),
+    printcolumn(name = "Incentive", type_ = "string", json_path = ".status.neuron.incentive"),
+    printcolumn(name = "Emission", type_ = "string", json_path = ".status.neuron.emission"),
+    printcolumn(name = "Axon", type_ = "string", json_path = ".status.neuron.axon.endpoint"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(name = "Reason", type_ = "string", priority = "1", json_path = ".status.conditions[?(@.type==\"Ready\")].reason"),
+    printcolumn(name = "Network", type_ = "string", priority = "1", json_path = ".spec.networkRef.name"),
+    printcolumn(name = "Hotkey", type_ = "string", priority = "1", json_path = ".status.hotkey"),
+    selectable = ".spec.networkRef.name"
+)]
+#[serde(rename_all = "camelCase")]
+pub struct MinerSpec {
+    /// The Network it mines on. Cannot be changed: delete the Miner and make another.
+    #[serde(default)]
+    #[x_kube(validation = Rule::new("self == oldSelf").message("networkRef cannot be changed: delete the Miner and make another"))]
+    pub network_ref: NetworkRef,
+    /// Where the hotkey is. Only the sidecar mounts it. Cannot be changed: delete the Miner and make another.
+    #[x_kube(validation = Rule::new("self == oldSelf").message("hotkeySecretRef cannot be changed: delete the Miner and make another"))]
+    pub hotkey_secret_ref: SecretKeyRef,
+    /// SS58 address of the coldkey that must own the hotkey on chain. Never the key itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = r"^[1-9A-HJ-NP-Za-km-z]{46,50}$"))]
+    pub coldkey: Option<String>,
+    /// The user's pod.
+    pub template: PodTemplate,
+    /// Where the user's container serves its axon, and how peers reach it.
+    #[serde(default = "MinerSpec::default_axon")]
+    pub axon: AxonSpec,
+    /// What this sidecar does differently from the Network's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sidecar: Option<SidecarOverrides>,
+    /// Stops the pod and keeps everything else, status included.
+    #[serde(default)]
+    pub suspend: bool,
+}
+
+impl MinerSpec {
+    /// A miner exists to be asked.
+    fn default_axon() -> AxonSpec {
+        AxonSpec::with_exposure(AxonExposure::ClusterIP)
+    }
+}
