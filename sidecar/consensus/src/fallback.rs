@@ -1,0 +1,58 @@
+//! The watchdog of elections: weight never costs liveness.
+//!
+//! When the leader has been silent so long that the last rank should have won, openraft's own elections are turned on for
+//! one lease, again and again, until a leader is heard. This task shares nothing with the Consensus Manager: it does not
+//! look at weights, pings or the disk, and asks openraft alone.
+
+use std::time::Duration;
+
+use openraft::async_runtime::WatchReceiver;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::campaign::Sample;
+use crate::timing::Timing;
+use crate::type_config::Raft;
+
+/// Leases between two pulses. With elections always on, a voter without a quorum would send pre-votes at every tick for as
+/// long as the quorum is away.
+const PAUSE_LEASES: u32 = 2;
+
+/// See the module.
+pub(crate) struct Fallback {
+    pub(crate) raft: Raft,
+    pub(crate) timing: Timing,
+    pub(crate) stop: CancellationToken,
+}
+
+impl Fallback {
+    pub(crate) async fn run(self) {
+        let started = Instant::now();
+        while let Some(sample) = Sample::take(&self.raft).await {
+            let idle = sample.idle.unwrap_or_else(|| started.elapsed());
+            if sample.may_campaign() && idle > self.timing.fallback(self.voters()) {
+                tracing::warn!(idle_ms = idle.as_millis(), "no leader for long: falling back to native elections");
+                self.raft.runtime_config().elect(true);
+                self.pause(self.timing.lease).await;
+                self.raft.runtime_config().elect(false);
+                self.pause(self.timing.lease * PAUSE_LEASES).await;
+            } else {
+                self.pause(self.timing.lease / 4).await;
+            }
+            if self.stop.is_cancelled() {
+                return;
+            }
+        }
+    }
+
+    fn voters(&self) -> usize {
+        self.raft.server_metrics().borrow_watched().membership_config.voter_ids().count()
+    }
+
+    async fn pause(&self, time: Duration) {
+        tokio::select! {
+            () = self.stop.cancelled() => {}
+            () = tokio::time::sleep(time) => {}
+        }
+    }
+}
