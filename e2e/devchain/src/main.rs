@@ -1,0 +1,2 @@
+//! Placeholder until the first build of the dependencies is through.
+fn main() {}

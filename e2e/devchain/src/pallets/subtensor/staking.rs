@@ -1,0 +1,284 @@
+//! Stake: the share pool of a hotkey, the swap between TAO and alpha, and what counts as total stake.
+
+use frame_support::ensure;
+use sp_runtime::DispatchResult;
+
+use super::MIN_STAKE;
+use super::pallet::*;
+use super::types::{AlphaBalance, NetUid, SafeFloat, TaoBalance};
+
+/// Fee of a swap on a pool, in 65535ths: about 0.05 %, the public chain's default.
+const SWAP_FEE: u128 = 33;
+
+/// What a caller accepts as price.
+#[derive(Debug, Clone, Copy)]
+pub struct PriceLimit {
+    /// Rao of TAO per alpha.
+    pub price: u64,
+    /// Whether to swap as much as the limit allows instead of nothing.
+    pub allow_partial: bool,
+}
+
+/// Both sides of a swap.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Swap {
+    /// TAO that came in or goes out.
+    pub tao: TaoBalance,
+    /// Alpha that goes out or came in.
+    pub alpha: AlphaBalance,
+    /// Part of what came in that stays as fee, in units of what came in.
+    pub fee: u64,
+}
+
+fn to_u64(value: u128) -> u64 {
+    u64::try_from(value).unwrap_or(u64::MAX)
+}
+
+impl<T: Config> Pallet<T> {
+    /// Alpha that a coldkey has staked to a hotkey.
+    pub fn stake_of(hotkey: &T::AccountId, coldkey: &T::AccountId, netuid: NetUid) -> AlphaBalance {
+        let shares = AlphaV2::<T>::get((hotkey, coldkey, netuid)).mantissa;
+        let total_shares = TotalHotkeySharesV2::<T>::get(hotkey, netuid).mantissa;
+        if shares == 0 || total_shares == 0 {
+            return 0;
+        }
+        let alpha = u128::from(TotalHotkeyAlpha::<T>::get(hotkey, netuid));
+        // Rounded to the nearest rao: a stake that nobody touched reads as what was put in.
+        to_u64((alpha.saturating_mul(shares) + total_shares / 2) / total_shares)
+    }
+
+    /// Raises the stake of a coldkey on a hotkey.
+    pub fn increase_stake(hotkey: &T::AccountId, coldkey: &T::AccountId, netuid: NetUid, amount: AlphaBalance) {
+        let alpha = TotalHotkeyAlpha::<T>::get(hotkey, netuid);
+        let total_shares = TotalHotkeySharesV2::<T>::get(hotkey, netuid).mantissa;
+        let bought = if total_shares == 0 || alpha == 0 {
+            u128::from(amount)
+        } else {
+            u128::from(amount) * total_shares / u128::from(alpha)
+        };
+        let held = AlphaV2::<T>::get((hotkey, coldkey, netuid)).mantissa;
+        AlphaV2::<T>::insert((hotkey, coldkey, netuid), SafeFloat::whole(held + bought));
+        TotalHotkeySharesV2::<T>::insert(hotkey, netuid, SafeFloat::whole(total_shares + bought));
+        Self::increase_hotkey_alpha(hotkey, netuid, amount);
+        StakingHotkeys::<T>::mutate(coldkey, |hotkeys| {
+            if !hotkeys.contains(hotkey) {
+                hotkeys.push(hotkey.clone());
+            }
+        });
+    }
+
+    /// Raises the worth of a hotkey's pool: every coldkey in it gains in proportion.
+    pub fn increase_hotkey_alpha(hotkey: &T::AccountId, netuid: NetUid, amount: AlphaBalance) {
+        TotalHotkeyAlpha::<T>::mutate(hotkey, netuid, |alpha| *alpha = alpha.saturating_add(amount));
+        TotalAlphaStaked::<T>::mutate(netuid, |alpha| *alpha = alpha.saturating_add(amount));
+    }
+
+    fn decrease_stake(hotkey: &T::AccountId, coldkey: &T::AccountId, netuid: NetUid, amount: AlphaBalance) {
+        let alpha = TotalHotkeyAlpha::<T>::get(hotkey, netuid);
+        let total_shares = TotalHotkeySharesV2::<T>::get(hotkey, netuid).mantissa;
+        let held = AlphaV2::<T>::get((hotkey, coldkey, netuid)).mantissa;
+        let everything = amount >= Self::stake_of(hotkey, coldkey, netuid);
+        let sold = if everything || alpha == 0 {
+            held
+        } else {
+            (u128::from(amount) * total_shares).div_ceil(u128::from(alpha)).min(held)
+        };
+        if sold == held {
+            AlphaV2::<T>::remove((hotkey, coldkey, netuid));
+        } else {
+            AlphaV2::<T>::insert((hotkey, coldkey, netuid), SafeFloat::whole(held - sold));
+        }
+        if total_shares == sold {
+            TotalHotkeySharesV2::<T>::remove(hotkey, netuid);
+        } else {
+            TotalHotkeySharesV2::<T>::insert(hotkey, netuid, SafeFloat::whole(total_shares - sold));
+        }
+        TotalHotkeyAlpha::<T>::insert(hotkey, netuid, alpha.saturating_sub(amount));
+        TotalAlphaStaked::<T>::mutate(netuid, |staked| *staked = staked.saturating_sub(amount));
+    }
+
+    /// Stake of a hotkey in a pool plus what it has from its parents on a subnet, less what it lent to children there.
+    fn inherited_stake(hotkey: &T::AccountId, netuid: NetUid, pool: NetUid) -> u64 {
+        let own = TotalHotkeyAlpha::<T>::get(hotkey, pool);
+        let part = |stake: u64, proportion: u64| u128::from(stake) * u128::from(proportion) / u128::from(u64::MAX);
+        let lent: u128 = ChildKeys::<T>::get(hotkey, netuid).iter().map(|(share, _)| part(own, *share)).sum();
+        let got: u128 = ParentKeys::<T>::get(hotkey, netuid)
+            .iter()
+            .map(|(share, parent)| part(TotalHotkeyAlpha::<T>::get(parent, pool), *share))
+            .sum();
+        to_u64(u128::from(own).saturating_sub(lent) + got)
+    }
+
+    /// Stake of a hotkey on a subnet: alpha, root TAO as staked, and the total with root TAO weighted.
+    pub fn stake_weights(hotkey: &T::AccountId, netuid: NetUid) -> (AlphaBalance, TaoBalance, u64) {
+        let alpha = Self::inherited_stake(hotkey, netuid, netuid);
+        let tao = Self::inherited_stake(hotkey, netuid, NetUid::ROOT);
+        let weighted = (u128::from(tao) * u128::from(TaoWeight::<T>::get())) >> 64;
+        (alpha, tao, to_u64(u128::from(alpha) + weighted))
+    }
+
+    /// Rao of TAO that one alpha costs now.
+    pub fn alpha_price(netuid: NetUid) -> u64 {
+        let unit = 1_000_000_000u128;
+        let (tao, alpha) = (SubnetTAO::<T>::get(netuid), SubnetAlphaIn::<T>::get(netuid));
+        if !Self::is_dynamic(netuid) || alpha == 0 {
+            return to_u64(unit);
+        }
+        to_u64(u128::from(tao) * unit / u128::from(alpha))
+    }
+
+    fn is_dynamic(netuid: NetUid) -> bool {
+        !netuid.is_root() && SubnetMechanism::<T>::get(netuid) == 1
+    }
+
+    /// What a swap of TAO for alpha would give.
+    pub fn sim_buy(netuid: NetUid, tao: TaoBalance) -> Swap {
+        if !Self::is_dynamic(netuid) {
+            return Swap { tao, alpha: tao, fee: 0 };
+        }
+        let (tao_in, alpha_in) = Self::reserves(netuid);
+        let fee = u128::from(tao) * SWAP_FEE / 65_535;
+        let paid = u128::from(tao) - fee;
+        // Constant product: what leaves is alpha * paid / (tao + paid), rounded down in the pool's favour.
+        let alpha = if tao_in + paid == 0 { 0 } else { alpha_in * paid / (tao_in + paid) };
+        Swap { tao, alpha: to_u64(alpha), fee: to_u64(fee) }
+    }
+
+    /// What a swap of alpha for TAO would give.
+    pub fn sim_sell(netuid: NetUid, alpha: AlphaBalance) -> Swap {
+        if !Self::is_dynamic(netuid) {
+            return Swap { tao: alpha, alpha, fee: 0 };
+        }
+        let (tao_in, alpha_in) = Self::reserves(netuid);
+        let fee = u128::from(alpha) * SWAP_FEE / 65_535;
+        let paid = u128::from(alpha) - fee;
+        let tao = if alpha_in + paid == 0 { 0 } else { tao_in * paid / (alpha_in + paid) };
+        Swap { tao: to_u64(tao), alpha, fee: to_u64(fee) }
+    }
+
+    fn reserves(netuid: NetUid) -> (u128, u128) {
+        (u128::from(SubnetTAO::<T>::get(netuid)), u128::from(SubnetAlphaIn::<T>::get(netuid)))
+    }
+
+    fn buy(netuid: NetUid, tao: TaoBalance) -> Swap {
+        let swap = Self::sim_buy(netuid, tao);
+        SubnetTAO::<T>::mutate(netuid, |pool| *pool = pool.saturating_add(tao));
+        if Self::is_dynamic(netuid) {
+            SubnetAlphaIn::<T>::mutate(netuid, |pool| *pool = pool.saturating_sub(swap.alpha));
+        }
+        SubnetAlphaOut::<T>::mutate(netuid, |out| *out = out.saturating_add(swap.alpha));
+        SubnetVolume::<T>::mutate(netuid, |volume| *volume = volume.saturating_add(u128::from(tao)));
+        TotalStake::<T>::mutate(|total| *total = total.saturating_add(tao));
+        swap
+    }
+
+    fn sell(netuid: NetUid, alpha: AlphaBalance) -> Swap {
+        let swap = Self::sim_sell(netuid, alpha);
+        SubnetTAO::<T>::mutate(netuid, |pool| *pool = pool.saturating_sub(swap.tao));
+        if Self::is_dynamic(netuid) {
+            SubnetAlphaIn::<T>::mutate(netuid, |pool| *pool = pool.saturating_add(alpha));
+        }
+        SubnetAlphaOut::<T>::mutate(netuid, |out| *out = out.saturating_sub(alpha));
+        SubnetVolume::<T>::mutate(netuid, |volume| *volume = volume.saturating_add(u128::from(swap.tao)));
+        TotalStake::<T>::mutate(|total| *total = total.saturating_sub(swap.tao));
+        swap
+    }
+
+    pub(super) fn do_add_stake(
+        coldkey: &T::AccountId,
+        hotkey: &T::AccountId,
+        netuid: NetUid,
+        amount: TaoBalance,
+        limit: Option<PriceLimit>,
+    ) -> DispatchResult {
+        ensure!(Self::exists(netuid), Error::<T>::SubnetNotExists);
+        ensure!(netuid.is_root() || SubtokenEnabled::<T>::get(netuid), Error::<T>::SubtokenDisabled);
+        let least = MIN_STAKE + Self::sim_buy(netuid, MIN_STAKE).fee;
+        ensure!(amount >= least, Error::<T>::AmountTooLow);
+        let amount = match limit {
+            Some(limit) => Self::buy_within(netuid, amount, limit)?,
+            None => amount,
+        };
+        ensure!(Self::spendable(coldkey) >= amount, Error::<T>::NotEnoughBalanceToStake);
+        ensure!(Owner::<T>::contains_key(hotkey), Error::<T>::HotKeyAccountNotExists);
+        ensure!(Self::sim_buy(netuid, amount).alpha > 0, Error::<T>::InsufficientLiquidity);
+
+        Self::withdraw(coldkey, amount)?;
+        let swap = Self::buy(netuid, amount);
+        Self::increase_stake(hotkey, coldkey, netuid, swap.alpha);
+        Self::deposit_event(Event::StakeAdded(coldkey.clone(), hotkey.clone(), amount, swap.alpha, netuid, swap.fee));
+        Ok(())
+    }
+
+    pub(super) fn do_remove_stake(
+        coldkey: &T::AccountId,
+        hotkey: &T::AccountId,
+        netuid: NetUid,
+        amount: AlphaBalance,
+        limit: Option<PriceLimit>,
+    ) -> DispatchResult {
+        ensure!(Self::exists(netuid), Error::<T>::SubnetNotExists);
+        ensure!(netuid.is_root() || SubtokenEnabled::<T>::get(netuid), Error::<T>::SubtokenDisabled);
+        ensure!(Owner::<T>::contains_key(hotkey), Error::<T>::HotKeyAccountNotExists);
+        let staked = Self::stake_of(hotkey, coldkey, netuid);
+        ensure!(amount > 0 && amount <= staked, Error::<T>::NotEnoughStakeToWithdraw);
+        let amount = match limit {
+            Some(limit) => Self::sell_within(netuid, amount, limit)?,
+            None => amount,
+        };
+        // A whole position may always leave, however small it has become.
+        let proceeds = Self::sim_sell(netuid, amount).tao;
+        ensure!(amount == staked || proceeds >= MIN_STAKE, Error::<T>::AmountTooLow);
+        ensure!(proceeds > 0 && proceeds <= SubnetTAO::<T>::get(netuid), Error::<T>::InsufficientLiquidity);
+
+        Self::decrease_stake(hotkey, coldkey, netuid, amount);
+        let swap = Self::sell(netuid, amount);
+        Self::deposit(coldkey, swap.tao)?;
+        Self::deposit_event(Event::StakeRemoved(coldkey.clone(), hotkey.clone(), swap.tao, amount, netuid, swap.fee));
+        Ok(())
+    }
+
+    /// The largest part of an amount of TAO that does not push the price above the limit.
+    fn buy_within(netuid: NetUid, amount: TaoBalance, limit: PriceLimit) -> Result<TaoBalance, Error<T>> {
+        if Self::alpha_price(netuid) > limit.price {
+            return Err(Error::<T>::SlippageTooHigh);
+        }
+        if !Self::is_dynamic(netuid) {
+            return Ok(amount);
+        }
+        // With k = tao * alpha the price after the swap is (tao + x)^2 / k, so tao + x <= sqrt(price * k).
+        let (tao, alpha) = Self::reserves(netuid);
+        let target = scaled_root(tao.saturating_mul(alpha), u128::from(limit.price));
+        within(u128::from(amount), target.saturating_sub(tao), limit)
+    }
+
+    /// The largest part of an amount of alpha that does not push the price below the limit.
+    fn sell_within(netuid: NetUid, amount: AlphaBalance, limit: PriceLimit) -> Result<AlphaBalance, Error<T>> {
+        if Self::alpha_price(netuid) < limit.price {
+            return Err(Error::<T>::SlippageTooHigh);
+        }
+        if !Self::is_dynamic(netuid) || limit.price == 0 {
+            return Ok(amount);
+        }
+        let (tao, alpha) = Self::reserves(netuid);
+        let at_limit = scaled_root(tao.saturating_mul(alpha), u128::from(limit.price));
+        let target = tao.saturating_mul(alpha).checked_div(at_limit).unwrap_or(0);
+        within(u128::from(amount), target.saturating_sub(alpha), limit)
+    }
+}
+
+/// `sqrt(k * price / 10^9)`: the TAO of a pool with product `k` at a price in rao.
+fn scaled_root(k: u128, price: u128) -> u128 {
+    let scaled = (k / 1_000_000_000).saturating_mul(price);
+    scaled.isqrt()
+}
+
+fn within<T: Config>(amount: u128, most: u128, limit: PriceLimit) -> Result<u64, Error<T>> {
+    if amount <= most {
+        Ok(to_u64(amount))
+    } else if limit.allow_partial && most > 0 {
+        Ok(to_u64(most))
+    } else {
+        Err(Error::<T>::SlippageTooHigh)
+    }
+}
