@@ -7,7 +7,7 @@ use crds::v1alpha1::{Miner, Network, Validator};
 use serde::de::DeserializeOwned;
 
 fn workspace(path: &str) -> std::path::PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join(path)
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path)
 }
 
 #[test]

@@ -24,6 +24,8 @@ pub const VOTER: &str = "Voter";
 pub const STATE_DURABLE: &str = "StateDurable";
 /// The pod that runs is the pod that the spec asks for.
 pub const UP_TO_DATE: &str = "UpToDate";
+/// The group of validators has a leader.
+pub const GROUP_LED: &str = "GroupLed";
 /// The node is suspended on request.
 pub const PAUSED: &str = "Paused";
 

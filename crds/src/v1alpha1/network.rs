@@ -19,6 +19,7 @@ use super::{PullPolicy, TaoAmount};
     shortname = "mnet",
     category = "bittensor",
     doc = "A subnet of a chain, and what all its validators and miners have in common.",
+    validation = Rule::new("size(self.metadata.name) <= 54").message("metadata.name must have at most 54 characters: it is a label of everything made for the Network"),
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
     printcolumn(name = "Netuid", type_ = "integer", json_path = ".spec.netuid"),
     printcolumn(name = "Block", type_ = "integer", json_path = ".status.chain.block"),

@@ -19,7 +19,7 @@ use super::{AxonExposure, AxonSpec, NetworkRef, NodeStatus, PodTemplate, SecretK
     shortname = "val",
     category = "bittensor",
     doc = "A validator of a Network: one hotkey, one pod, one volume, at most one vote in the group of validators.",
-    validation = Rule::new("size(self.metadata.name) <= 52").message("metadata.name must have at most 52 characters: names of the objects made for it are longer"),
+    validation = Rule::new("size(self.metadata.name) <= 47").message("metadata.name must have at most 47 characters: names of the objects made for it are longer"),
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
     printcolumn(name = "UID", type_ = "integer", json_path = ".status.neuron.uid"),
     printcolumn(name = "Stake", type_ = "string", json_path = ".status.neuron.stake"),

@@ -1,0 +1,176 @@
+//! What all reconciles share.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+use crds::v1alpha1::{Miner, Network, Validator};
+use kube::Client;
+use kube::core::DeserializeGuard;
+use kube_runtime::events::Recorder;
+use kube_runtime::reflector::{ObjectRef, Store};
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use crate::chains::Chains;
+use crate::metrics::Metrics;
+use crate::node::{Kind, Node as _, NodeKey};
+use crate::retries::Retries;
+use crate::sidecars::Sidecars;
+
+/// An object whose spec may not be readable, as after a downgrade; one such object must not stop the watch of all others.
+pub(crate) type Guarded<K> = DeserializeGuard<K>;
+
+/// Keys that wait for a look; each waits once, so the queue never holds more than there are objects.
+pub(crate) struct Queue<K> {
+    waiting: Mutex<BTreeSet<K>>,
+    filled: Notify,
+}
+
+impl<K> Default for Queue<K> {
+    fn default() -> Self {
+        Self { waiting: Mutex::default(), filled: Notify::new() }
+    }
+}
+
+impl<K: Ord + Send> Queue<K> {
+    pub(crate) fn push(&self, key: K) {
+        self.waiting.lock().insert(key);
+        self.filled.notify_one();
+    }
+
+    /// The next key; waits for one. There is one reader.
+    pub(crate) async fn next(&self) -> K {
+        loop {
+            if let Some(key) = self.waiting.lock().pop_first() {
+                return key;
+            }
+            self.filled.notified().await;
+        }
+    }
+}
+
+/// Readers of the watched resources.
+#[derive(Clone)]
+pub(crate) struct Stores {
+    pub(crate) networks: Store<Guarded<Network>>,
+    pub(crate) validators: Store<Guarded<Validator>>,
+    pub(crate) miners: Store<Guarded<Miner>>,
+}
+
+impl Stores {
+    /// A Network by name.
+    pub(crate) fn network(&self, name: &str) -> Option<Arc<Network>> {
+        let found = self.networks.get(&ObjectRef::new(name))?;
+        found
+            .0
+            .as_ref()
+            .ok()
+            .filter(|network| network.metadata.deletion_timestamp.is_none())
+            .map(|network| Arc::new(network.clone()))
+    }
+
+    /// Validators of a Network.
+    pub(crate) fn validators_of(&self, network: &str) -> Vec<Validator> {
+        readable(&self.validators, |validator| validator.network() == network)
+    }
+
+    /// Miners of a Network.
+    pub(crate) fn miners_of(&self, network: &str) -> Vec<Miner> {
+        readable(&self.miners, |miner| miner.network() == network)
+    }
+
+    /// Keys of all nodes of a Network.
+    pub(crate) fn keys_of(&self, network: &str) -> Vec<NodeKey> {
+        let validators = self.validators_of(network).into_iter().map(|validator| validator.key());
+        let miners = self.miners_of(network).into_iter().map(|miner| miner.key());
+        validators.chain(miners).collect()
+    }
+}
+
+fn readable<K>(store: &Store<Guarded<K>>, belongs: impl Fn(&K) -> bool) -> Vec<K>
+where
+    K: kube::Resource<DynamicType = ()> + Clone + 'static,
+{
+    store
+        .state()
+        .iter()
+        .filter_map(|guarded| guarded.0.as_ref().ok())
+        .filter(|object| belongs(object))
+        .cloned()
+        .collect()
+}
+
+/// Asks for reconciles from outside the watches.
+#[derive(Default)]
+pub(crate) struct Triggers {
+    pub(crate) networks: Queue<String>,
+    pub(crate) validators: Queue<NodeKey>,
+    pub(crate) miners: Queue<NodeKey>,
+}
+
+impl Triggers {
+    /// Asks for a look at a node.
+    pub(crate) fn node(&self, key: &NodeKey) {
+        match key.kind {
+            Kind::Validator => self.validators.push(key.clone()),
+            Kind::Miner => self.miners.push(key.clone()),
+        }
+    }
+
+    /// Asks for a look at a Network.
+    pub(crate) fn network(&self, name: &str) {
+        self.networks.push(name.to_owned());
+    }
+}
+
+/// What all reconciles share.
+pub(crate) struct Context {
+    pub(crate) client: Client,
+    pub(crate) stores: Stores,
+    pub(crate) chains: Arc<Chains>,
+    pub(crate) sidecars: Arc<Sidecars>,
+    pub(crate) triggers: Arc<Triggers>,
+    pub(crate) recorder: Recorder,
+    pub(crate) metrics: Metrics,
+    pub(crate) retries: Retries,
+    /// Image of Networks that name none.
+    pub(crate) default_image: String,
+    /// By Network: what its nodes were made from last.
+    pub(crate) versions: Mutex<HashMap<String, NetworkVersion>>,
+}
+
+/// What a Network's nodes are made from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct NetworkVersion {
+    /// Hash of the file that its pods should have.
+    pub(crate) file: String,
+    /// Generation of its spec.
+    pub(crate) generation: Option<i64>,
+}
+
+impl Context {
+    /// A Network by name.
+    pub(crate) fn network(&self, name: &str) -> Option<Arc<Network>> {
+        self.stores.network(name)
+    }
+
+    /// Hash of the file that the Network's pods should have; `None` right after a start.
+    pub(crate) fn config_version(&self, network: &str) -> Option<String> {
+        self.versions.lock().get(network).map(|version| version.file.clone())
+    }
+
+    /// Remembers what a look at a Network came to; its nodes have a look, too, when that is something new.
+    pub(crate) fn network_seen(&self, network: &str, version: NetworkVersion) {
+        let before = self.versions.lock().insert(network.to_owned(), version.clone());
+        if before != Some(version) {
+            self.tell_nodes_of(network);
+        }
+    }
+
+    /// Asks for a look at every node of a Network.
+    pub(crate) fn tell_nodes_of(&self, network: &str) {
+        for key in self.stores.keys_of(network) {
+            self.triggers.node(&key);
+        }
+    }
+}
