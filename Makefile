@@ -1,0 +1,104 @@
+# Everything that is done with this repository. `make help` lists it; CI calls the same targets.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+# What is slow to make is kept outside the checkout, so that a fresh clone finds it.
+CACHE ?= $(HOME)/.cache/mycelium
+export CARGO_TARGET_DIR ?= $(CACHE)/target
+export MYCELIUM_CACHE := $(CACHE)
+# One profile for images, tests and benches: building the dependencies twice costs more than the optimiser.
+PROFILE := release
+BIN := $(CARGO_TARGET_DIR)/$(PROFILE)
+VENV := $(CACHE)/venv
+DENY_VERSION := 0.20.2
+DENY := $(CACHE)/cargo-deny-$(DENY_VERSION)/bin/cargo-deny
+# Programs that tests start.
+export MYCELIUM_DEVCHAIN := $(BIN)/mycelium-devchain
+export MYCELIUM_SIDECAR := $(BIN)/mycelium-sidecar
+
+.PHONY: help
+help: ## List all targets
+	@awk 'BEGIN { FS = ":.*## " } /^[a-z0-9-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+# ---- the cluster -------------------------------------------------------------------------------
+
+.PHONY: up
+up: preflight build wheel ## Bring up everything: Kubernetes, a chain, the operator, validators and miners (NODES=3, CLUSTER=local|kind)
+	@$(BIN)/mycelium-cluster up
+
+.PHONY: down
+down: ## Stop the cluster and leave nothing behind
+	@if [ -x $(BIN)/mycelium-cluster ]; then $(BIN)/mycelium-cluster down; else cargo run --quiet --profile $(PROFILE) -p e2e --bin mycelium-cluster -- down; fi
+
+.PHONY: kubeconfig
+kubeconfig: ## Print the path of the cluster's kubeconfig
+	@$(BIN)/mycelium-cluster kubeconfig
+
+.PHONY: preflight
+preflight:
+	@e2e/preflight.sh
+
+# ---- building ------------------------------------------------------------------------------------
+
+.PHONY: build
+build: ## Build every program
+	@cargo build --profile $(PROFILE) --workspace --bins
+
+.PHONY: wheel
+wheel: $(VENV)/.build ## Build the Python wheel
+	@$(VENV)/bin/maturin build --quiet --profile $(PROFILE) --manifest-path python/Cargo.toml --out $(CARGO_TARGET_DIR)/wheels
+
+$(VENV)/.build: python/requirements-build.txt
+	@python3 -m venv $(VENV)
+	@$(VENV)/bin/pip install --quiet -r $<
+	@touch $@
+
+.PHONY: generate
+generate: ## Write again what is generated from code: the CRDs
+	@cargo run --quiet --profile $(PROFILE) -p crds --bin crdgen -- crds/yaml charts/mycelium-crds/templates
+
+# ---- tests -----------------------------------------------------------------------------------------
+
+.PHONY: test
+test: preflight build wheel ## Every test there is, with totals at the end (brings the cluster up)
+	@.ci/test all
+
+.PHONY: unit
+unit: build ## Tests that need no cluster
+	@.ci/test unit
+
+.PHONY: e2e
+e2e: up ## Tests that drive the cluster
+	@.ci/test e2e
+
+# ---- checks ------------------------------------------------------------------------------------------
+
+.PHONY: lint
+lint: ## Formatting, clippy and documentation links; warnings are errors
+	@cargo fmt --all --check
+	@cargo clippy --profile $(PROFILE) --workspace --all-targets -- -D warnings
+	@$(MAKE) --no-print-directory lint-python
+
+.PHONY: lint-python
+lint-python: $(VENV)/.test
+	@cd python && $(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/mypy
+
+$(VENV)/.test: python/requirements-test.txt $(VENV)/.build
+	@$(VENV)/bin/pip install --quiet -r $<
+	@touch $@
+
+.PHONY: docs
+docs: ## The Rust documentation, with broken links as errors
+	@RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items
+
+.PHONY: deny
+deny: $(DENY) ## Licences, sources and the layers of the workspace
+	@$(DENY) --log-level error check bans licenses sources
+
+$(DENY):
+	@cargo install --quiet --locked --version $(DENY_VERSION) --root $(CACHE)/cargo-deny-$(DENY_VERSION) cargo-deny
+
+.PHONY: verify
+verify: lint docs deny ## Every check that writes nothing
