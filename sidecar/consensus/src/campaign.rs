@@ -16,7 +16,6 @@ use openraft::ServerState;
 use openraft::async_runtime::{Instant as _, WatchReceiver};
 use parking_lot::Mutex;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::network::Link;
@@ -85,20 +84,17 @@ pub(crate) struct Campaigner {
     pub(crate) timing: Timing,
     pub(crate) contact: Arc<Contact>,
     pub(crate) tasks: TaskTracker,
-    pub(crate) stop: CancellationToken,
 }
 
 impl Campaigner {
+    /// Ends when openraft does.
     pub(crate) async fn run(self) {
         let started = Instant::now();
         let mut pings = Pings::default();
         while let Some(sample) = Sample::take(&self.raft).await {
             self.contact.note(&sample);
             let pause = self.step(&sample, started, &mut pings).await;
-            tokio::select! {
-                () = self.stop.cancelled() => return,
-                () = tokio::time::sleep(pause) => {}
-            }
+            tokio::time::sleep(pause).await;
         }
     }
 

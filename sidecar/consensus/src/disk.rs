@@ -226,6 +226,12 @@ impl Disk {
         read_meta(&self.meta, row)
     }
 
+    /// Breaks the disk as a failed write does.
+    #[cfg(test)]
+    pub(crate) fn break_for_test(&self, cause: &str) {
+        self.poison.set(cause.to_owned()).unwrap();
+    }
+
     fn check(&self) -> io::Result<()> {
         if self.poison.get().is_some() { Err(self.broken()) } else { Ok(()) }
     }
@@ -447,7 +453,7 @@ mod tests {
     async fn a_poisoned_disk_refuses_everything_and_repeats_the_cause() {
         let dir = tempfile::tempdir().unwrap();
         let disk = Disk::open(dir.path(), "a", hotkey(1)).unwrap();
-        disk.poison.set("no space left".into()).unwrap();
+        disk.break_for_test("no space left");
         let error = disk.write_durably(vec![Row::PutEntry(1, vec![1])]).await.unwrap_err();
         assert!(error.to_string().contains("no space left"), "{error}");
         assert!(disk.last_entry::<u8>().is_err());

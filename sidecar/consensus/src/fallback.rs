@@ -4,11 +4,8 @@
 //! one lease, again and again, until a leader is heard. This task shares nothing with the Consensus Manager: it does not
 //! look at weights, pings or the disk, and asks openraft alone.
 
-use std::time::Duration;
-
 use openraft::async_runtime::WatchReceiver;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
 use crate::campaign::Sample;
 use crate::timing::Timing;
@@ -22,10 +19,10 @@ const PAUSE_LEASES: u32 = 2;
 pub(crate) struct Fallback {
     pub(crate) raft: Raft,
     pub(crate) timing: Timing,
-    pub(crate) stop: CancellationToken,
 }
 
 impl Fallback {
+    /// Ends when openraft does.
     pub(crate) async fn run(self) {
         let started = Instant::now();
         while let Some(sample) = Sample::take(&self.raft).await {
@@ -33,26 +30,16 @@ impl Fallback {
             if sample.may_campaign() && idle > self.timing.fallback(self.voters()) {
                 tracing::warn!(idle_ms = idle.as_millis(), "no leader for long: falling back to native elections");
                 self.raft.runtime_config().elect(true);
-                self.pause(self.timing.lease).await;
+                tokio::time::sleep(self.timing.lease).await;
                 self.raft.runtime_config().elect(false);
-                self.pause(self.timing.lease * PAUSE_LEASES).await;
+                tokio::time::sleep(self.timing.lease * PAUSE_LEASES).await;
             } else {
-                self.pause(self.timing.lease / 4).await;
-            }
-            if self.stop.is_cancelled() {
-                return;
+                tokio::time::sleep(self.timing.lease / 4).await;
             }
         }
     }
 
     fn voters(&self) -> usize {
         self.raft.server_metrics().borrow_watched().membership_config.voter_ids().count()
-    }
-
-    async fn pause(&self, time: Duration) {
-        tokio::select! {
-            () = self.stop.cancelled() => {}
-            () = tokio::time::sleep(time) => {}
-        }
     }
 }

@@ -13,7 +13,6 @@ use futures::future::join_all;
 use sidecar_util::config::{GroupConfig, Member};
 use tokio::sync::watch;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
 use crate::disk::random_id;
 use crate::network::Link;
@@ -25,7 +24,6 @@ pub(crate) struct Founder {
     pub(crate) raft: Raft,
     pub(crate) link: Arc<Link>,
     pub(crate) group: watch::Receiver<GroupConfig>,
-    pub(crate) stop: CancellationToken,
 }
 
 /// What the members that were asked about the group said together.
@@ -52,8 +50,7 @@ impl Founder {
                 asking_since = None;
             }
             tokio::select! {
-                () = self.stop.cancelled() => return,
-                _ = self.group.changed() => {}
+                Ok(()) = self.group.changed() => {}
                 () = tokio::time::sleep(self.link.timing.steward_interval()) => {}
             }
         }

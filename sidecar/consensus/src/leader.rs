@@ -3,6 +3,7 @@
 //! Every member runs this task; it rests until the member leads. It keeps nothing that a successor would need.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +18,6 @@ use sidecar_store::{Command, Reply};
 use sidecar_util::config::{GroupConfig, Member, Tier};
 use sidecar_util::{Hotkey, Tao};
 use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
 
 use crate::membership::{Peer, Phase, Step, View};
 use crate::network::Link;
@@ -52,15 +52,14 @@ pub(crate) struct Steward {
     pub(crate) timing: Timing,
     pub(crate) group: watch::Receiver<GroupConfig>,
     pub(crate) stakes: watch::Receiver<Option<Arc<StakeObservation>>>,
-    pub(crate) stop: CancellationToken,
     /// Epoch in which this leader last exchanged a voter.
     pub(crate) exchanged_in: Option<u64>,
 }
 
 impl Steward {
-    pub(crate) async fn run(mut self) {
+    pub(crate) async fn run(mut self) -> Infallible {
         let mut server = self.raft.server_metrics();
-        while !self.stop.is_cancelled() {
+        loop {
             self.group.mark_unchanged();
             self.stakes.mark_unchanged();
             if self.raft.is_leader() {
@@ -70,7 +69,6 @@ impl Steward {
                 self.exchanged_in = None;
             }
             tokio::select! {
-                () = self.stop.cancelled() => return,
                 Ok(()) = self.group.changed() => {}
                 Ok(()) = self.stakes.changed() => {}
                 Ok(()) = server.changed() => {}
@@ -96,7 +94,7 @@ impl Steward {
             let Some(step) = view.next_step() else { return };
             tracing::info!(?step, "changing the membership");
             let done = self.take(step, &view).await;
-            if !done || self.stop.is_cancelled() {
+            if !done {
                 return;
             }
         }
@@ -229,13 +227,13 @@ impl Steward {
     fn is_fit(&self, hello: &Hello) -> bool {
         let incarnation = self.link.disk.identity().incarnation;
         let foreign = hello.incarnation != 0 && hello.incarnation != incarnation;
-        let retired = self.replica.read().state.is_retired(&hello.hotkey, hello.node_id);
+        let refusal = self.replica.read().state.check_member(&hello.hotkey, hello.node_id).err();
         let problem = if foreign {
-            "its disk belongs to another founding of this group: wipe it"
+            "its disk belongs to another founding of this group: wipe it".to_owned()
         } else if hello.timing != self.timing.profile {
-            "it runs with another timing profile: restart it with the group's"
-        } else if retired {
-            "its disk is an older copy of one that was replaced: wipe it"
+            "it runs with another timing profile: restart it with the group's".to_owned()
+        } else if let Some(refusal) = refusal {
+            refusal.to_string()
         } else {
             return true;
         };

@@ -17,6 +17,7 @@ mod error;
 mod fallback;
 mod founding;
 mod guard;
+mod inbox;
 mod leader;
 mod log_store;
 mod membership;

@@ -14,6 +14,7 @@ use sidecar_util::Hotkey;
 use sidecar_util::config::GroupConfig;
 use sidecar_util::http::{GroupRole, GroupStatus, WeightBody};
 use tokio::sync::watch;
+use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -23,6 +24,7 @@ use crate::error::ConsensusError;
 use crate::fallback::Fallback;
 use crate::founding::Founder;
 use crate::guard::{self, Transfers};
+use crate::inbox::Inbox;
 use crate::leader::{HAND_OVER_LEASES, StakeObservation, Steward, hand_over, heir};
 use crate::log_store::LogStore;
 use crate::network::{Directory, Link, Network};
@@ -30,7 +32,7 @@ use crate::ranking::campaign_order;
 use crate::state_machine::{Replica, StateMachine};
 use crate::timing::Timing;
 use crate::transport::PeerTransport;
-use crate::type_config::{Membership, NodeId, Raft, Snapshot, SnapshotBytes, SnapshotMeta, TypeConfig, Vote};
+use crate::type_config::{Membership, NodeId, Raft, Snapshot, TypeConfig};
 use crate::wire::{
     Hello, PeerRefusal, PeerReply, PeerRequest, ReplyBody, RequestBody, SNAPSHOT_BYTES_MAX, SnapshotChunk,
 };
@@ -66,20 +68,15 @@ struct Inner {
     /// Index that was applied when the disk had been read.
     restored_index: u64,
     transfers: Transfers,
-    incoming: Mutex<Option<Incoming>>,
+    inbox: Inbox,
     stakes: watch::Sender<Option<Arc<StakeObservation>>>,
     tasks: TaskTracker,
     stop: CancellationToken,
+    /// The Consensus Manager, for tests that do without.
+    #[cfg(test)]
+    campaigner: Mutex<Option<AbortHandle>>,
     /// `None` after the shutdown, so that the folder can be opened again.
     link: Mutex<Option<Arc<Link>>>,
-}
-
-/// A snapshot that is coming in.
-struct Incoming {
-    vote: Vote,
-    meta: SnapshotMeta,
-    total: u64,
-    bytes: SnapshotBytes,
 }
 
 impl Consensus {
@@ -123,10 +120,12 @@ impl Consensus {
             group,
             contact: Arc::default(),
             transfers: Transfers::new(),
-            incoming: Mutex::new(None),
+            inbox: Inbox::default(),
             stakes: watch::Sender::new(None),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
+            #[cfg(test)]
+            campaigner: Mutex::new(None),
             link: Mutex::new(Some(link.clone())),
         };
         tracing::info!(node_id, restored_index = inner.restored_index, "member of the group started");
@@ -199,8 +198,7 @@ impl Consensus {
 
 impl Inner {
     fn spawn_tasks(&self, link: &Arc<Link>, described: GroupConfig) {
-        let founder =
-            Founder { raft: self.raft.clone(), link: link.clone(), group: self.group.clone(), stop: self.stop.clone() };
+        let founder = Founder { raft: self.raft.clone(), link: link.clone(), group: self.group.clone() };
         let campaigner = Campaigner {
             raft: self.raft.clone(),
             me: self.node_id,
@@ -209,9 +207,8 @@ impl Inner {
             timing: self.timing,
             contact: self.contact.clone(),
             tasks: self.tasks.clone(),
-            stop: self.stop.clone(),
         };
-        let fallback = Fallback { raft: self.raft.clone(), timing: self.timing, stop: self.stop.clone() };
+        let fallback = Fallback { raft: self.raft.clone(), timing: self.timing };
         let steward = Steward {
             raft: self.raft.clone(),
             link: link.clone(),
@@ -219,14 +216,26 @@ impl Inner {
             timing: self.timing,
             group: self.group.clone(),
             stakes: self.stakes.subscribe(),
-            stop: self.stop.clone(),
             exchanged_in: None,
         };
-        self.tasks.spawn(founder.run());
-        self.tasks.spawn(campaigner.run());
-        self.tasks.spawn(fallback.run());
-        self.tasks.spawn(steward.run());
-        self.tasks.spawn(watch_group(self.group.clone(), described, self.stop.clone()));
+        self.spawn(founder.run());
+        let campaign = self.spawn(campaigner.run());
+        #[cfg(test)]
+        self.campaigner.lock().replace(campaign);
+        #[cfg(not(test))]
+        drop(campaign);
+        self.spawn(fallback.run());
+        self.spawn(steward.run());
+        self.spawn(watch_group(self.group.clone(), described));
+    }
+
+    /// A task that is dropped at the shutdown, wherever it is: whatever it waits for may take long without a quorum.
+    fn spawn<T: Send>(&self, task: impl Future<Output = T> + Send + 'static) -> AbortHandle {
+        let stop = self.stop.clone();
+        let spawned = self.tasks.spawn(async move {
+            stop.run_until_cancelled(task).await;
+        });
+        spawned.abort_handle()
     }
 
     fn membership(&self) -> Membership {
@@ -290,7 +299,7 @@ impl Inner {
         if chunk.total > SNAPSHOT_BYTES_MAX {
             return Err(PeerRefusal::SnapshotSize(chunk.total));
         }
-        let complete = match self.collect(&chunk) {
+        let complete = match self.inbox.put(&chunk) {
             Ok(complete) => complete,
             Err(next) => return Ok(ReplyBody::SnapshotMore(next)),
         };
@@ -302,31 +311,6 @@ impl Inner {
         let snapshot = Snapshot { meta: complete.meta, snapshot: complete.bytes };
         let installed = self.raft.install_full_snapshot(complete.vote, snapshot).await;
         installed.map(ReplyBody::SnapshotDone).map_err(|error| stopped(&error))
-    }
-
-    /// Puts a chunk where it belongs. Returns the whole when it is complete, and otherwise where to go on.
-    fn collect(&self, chunk: &SnapshotChunk) -> Result<Incoming, u64> {
-        let mut incoming = self.incoming.lock();
-        let known = incoming
-            .take()
-            .filter(|known| (known.vote, known.total) == (chunk.vote, chunk.total) && known.meta == chunk.meta);
-        let mut known = known.unwrap_or_else(|| Incoming {
-            vote: chunk.vote,
-            meta: chunk.meta.clone(),
-            total: chunk.total,
-            bytes: Vec::new(),
-        });
-        let at = u64::try_from(known.bytes.len()).unwrap_or(u64::MAX);
-        let fits = at + u64::try_from(chunk.bytes.len()).unwrap_or(u64::MAX) <= chunk.total;
-        if chunk.offset == at && fits {
-            known.bytes.extend_from_slice(&chunk.bytes);
-        }
-        let next = u64::try_from(known.bytes.len()).unwrap_or(u64::MAX);
-        if next == known.total {
-            return Ok(known);
-        }
-        *incoming = Some(known);
-        Err(next)
     }
 
     fn role(&self) -> GroupRole {
@@ -469,12 +453,8 @@ fn check_group(group: &GroupConfig) -> Result<(), ConsensusError> {
 }
 
 /// Says that a change of the group needs a restart, where it does.
-async fn watch_group(mut group: watch::Receiver<GroupConfig>, started: GroupConfig, stop: CancellationToken) {
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            changed = group.changed() => if changed.is_err() { return },
-        }
+async fn watch_group(mut group: watch::Receiver<GroupConfig>, started: GroupConfig) {
+    while group.changed().await.is_ok() {
         let now = group.borrow_and_update();
         if now.cluster_id != started.cluster_id {
             tracing::error!(started = %started.cluster_id, now = %now.cluster_id, "the group's id changed: ignored until a restart");
@@ -505,3 +485,6 @@ fn not_leader(to: &ForwardToLeader<TypeConfig>) -> ConsensusError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,5 @@
 //! One log entry after the other turns a state into the next.
 
-use crate::state::NodeIdUse;
 use crate::weights::BANDS;
 use crate::{
     Command, KEY_BYTES_MAX, KV_BYTES_MAX, KeyValue, MemberRecord, Refusal, Reply, State, VALUE_BYTES_MAX, WEIGHTS_MAX,
@@ -31,13 +30,8 @@ impl State {
     }
 
     fn record_member(&mut self, record: &MemberRecord) -> Result<Reply, Refusal> {
-        let node_id = record.node_id;
-        match self.node_id_use(&record.hotkey, node_id) {
-            NodeIdUse::Taken(owner) => return Err(Refusal::NodeIdTaken { node_id, owner }),
-            NodeIdUse::Retired => return Err(Refusal::NodeIdRetired { node_id }),
-            NodeIdUse::Free | NodeIdUse::Current => {}
-        }
-        self.node_ids.insert(node_id, record.hotkey);
+        self.check_member(&record.hotkey, record.node_id)?;
+        self.node_ids.insert(record.node_id, record.hotkey);
         self.members.insert(record.hotkey, record.clone());
         Ok(Reply::Done)
     }
@@ -171,8 +165,9 @@ mod tests {
         let mut state = State::default();
         assert_eq!(state.apply(1, &record(1, 11)), Reply::Done);
         assert_eq!(state.apply(2, &record(1, 12)), Reply::Done, "a wiped disk comes back under a new id");
-        assert!(state.is_retired(&hotkey(1), 11));
-        assert!(!state.is_retired(&hotkey(1), 12));
+        assert_eq!(state.check_member(&hotkey(1), 11), Err(Refusal::NodeIdRetired { node_id: 11 }));
+        assert_eq!(state.check_member(&hotkey(1), 12), Ok(()));
+        assert_eq!(state.check_member(&hotkey(2), 13), Ok(()));
         let old = state.apply(3, &record(1, 11));
         assert_eq!(old, Reply::Refused(Refusal::NodeIdRetired { node_id: 11 }));
         for id in [11, 12] {

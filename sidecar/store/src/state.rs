@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use sidecar_util::Hotkey;
 
-use crate::{MemberRecord, WeightTable};
+use crate::{MemberRecord, Refusal, WeightTable};
 
 /// Longest key, in bytes.
 pub const KEY_BYTES_MAX: usize = 1024;
@@ -47,19 +47,6 @@ pub struct KeyValue {
     pub version: u64,
 }
 
-/// What a node id means for a hotkey.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum NodeIdUse {
-    /// Nobody was ever recorded with it.
-    Free,
-    /// The hotkey is recorded with it now.
-    Current,
-    /// The hotkey was recorded with it and has another one now.
-    Retired,
-    /// Another hotkey has or had it.
-    Taken(Hotkey),
-}
-
 impl State {
     /// Log index of the last change of a key; the revision in answers to writes.
     pub fn revision(&self) -> u64 {
@@ -76,9 +63,16 @@ impl State {
         self.members.get(hotkey)
     }
 
-    /// Whether a hotkey once had this node id and was recorded with a newer one since.
-    pub fn is_retired(&self, hotkey: &Hotkey, node_id: u64) -> bool {
-        self.node_id_use(hotkey, node_id) == NodeIdUse::Retired
+    /// Whether a hotkey may be recorded as this node: no other hotkey ever was, and itself was not before it got its
+    /// present one.
+    pub fn check_member(&self, hotkey: &Hotkey, node_id: u64) -> Result<(), Refusal> {
+        match self.node_ids.get(&node_id) {
+            Some(owner) if owner != hotkey => Err(Refusal::NodeIdTaken { node_id, owner: *owner }),
+            Some(_) if self.members.get(hotkey).is_none_or(|member| member.node_id != node_id) => {
+                Err(Refusal::NodeIdRetired { node_id })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// A key's value.
@@ -90,15 +84,6 @@ impl State {
     /// to the size of the state.
     pub fn hash(&self) -> String {
         hex::encode(Sha256::digest(self.content()))
-    }
-
-    pub(crate) fn node_id_use(&self, hotkey: &Hotkey, node_id: u64) -> NodeIdUse {
-        match self.node_ids.get(&node_id) {
-            None => NodeIdUse::Free,
-            Some(owner) if owner != hotkey => NodeIdUse::Taken(*owner),
-            Some(_) if self.members.get(hotkey).is_some_and(|member| member.node_id == node_id) => NodeIdUse::Current,
-            Some(_) => NodeIdUse::Retired,
-        }
     }
 
     /// The canonical encoding: by position, maps in the order of keys.
