@@ -1,5 +1,7 @@
 //! Objects that tests start from.
 
+pub(crate) mod api_server;
+
 use std::sync::Arc;
 
 use crds::v1alpha1::{MemberStatus, Network, Validator};

@@ -105,3 +105,6 @@ async fn write_status<N: Node>(ctx: &Context, node: &NodeObject, status: &NodeSt
     let answer = api.patch_status(&node.key.name, &params, &Patch::Apply(&patch)).await.map(drop);
     apply::ignore_missing(answer).during(|| format!("write status of {}", node.key))
 }
+
+#[cfg(test)]
+mod tests;
