@@ -56,7 +56,7 @@ impl World {
     /// Looks at the node once, as it stands on the server; gives the writes, without those of events.
     async fn look(&self, node: &Value) -> Vec<String> {
         let node: Validator = serde_json::from_value(node.clone()).unwrap();
-        reconcile_node::<Validator>(&node.to_object(), &self.ctx).await.unwrap();
+        Box::pin(reconcile_node::<Validator>(&node.to_object(), &self.ctx)).await.unwrap();
         let mut writes = self.server.take_writes();
         writes.retain(|write| !write.contains("/events"));
         writes
