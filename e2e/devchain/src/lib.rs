@@ -1,5 +1,12 @@
 //! A development chain on which unmodified Bittensor clients work
 
+pub mod args;
+pub mod client;
 pub mod extensions;
+pub mod genesis;
+pub mod keys;
+pub mod node;
 pub mod pallets;
+pub mod rpc;
+pub mod run;
 pub mod runtime;

@@ -74,7 +74,8 @@ impl<T: Config> Pallet<T> {
 
     /// Slot of the owner's hotkey.
     pub(super) fn owner_uid(netuid: NetUid) -> Option<u16> {
-        Uids::<T>::get(netuid, SubnetOwnerHotkey::<T>::get(netuid))
+        let hotkey = SubnetOwnerHotkey::<T>::try_get(netuid).ok()?;
+        Uids::<T>::get(netuid, hotkey)
     }
 }
 

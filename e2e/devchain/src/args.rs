@@ -1,0 +1,131 @@
+//! The command line.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+use crate::client::{Query, Transaction};
+use crate::node::BlockTime;
+
+/// A development chain on which unmodified Bittensor clients work.
+///
+/// Without a command it runs the chain. `tx` and `query` talk to a running one.
+#[derive(Debug, Parser)]
+#[command(name = "mycelium-devchain", version, args_conflicts_with_subcommands = true)]
+pub struct Args {
+    /// What to do instead of running a chain.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// How to run the chain.
+    #[command(flatten)]
+    pub run: RunArgs,
+}
+
+/// What to do instead of running a chain.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Runs the chain.
+    Run(RunArgs),
+    /// Signs and sends a transaction, waits for its block and prints its events.
+    Tx {
+        /// What to send.
+        #[command(subcommand)]
+        transaction: Transaction,
+        /// Who signs: `//Name`, or the path of a wallet file.
+        #[arg(long, global = true, env = "DEVCHAIN_FROM", default_value = "//Alice", hide_env_values = true)]
+        from: String,
+        /// Endpoint of the chain.
+        #[arg(long, global = true, env = "DEVCHAIN_URL", default_value = "ws://127.0.0.1:9944")]
+        url: String,
+    },
+    /// Reads from the chain and prints a table.
+    Query {
+        /// What to read.
+        #[command(subcommand)]
+        query: Query,
+        /// Prints JSON instead of a table.
+        #[arg(long, global = true)]
+        json: bool,
+        /// Endpoint of the chain.
+        #[arg(long, global = true, env = "DEVCHAIN_URL", default_value = "ws://127.0.0.1:9944")]
+        url: String,
+    },
+}
+
+/// How to run the chain.
+#[derive(Debug, Clone, clap::Args)]
+pub struct RunArgs {
+    /// Address and port of JSON-RPC, WebSocket and HTTP alike; port 0 takes a free one.
+    #[arg(long, env = "DEVCHAIN_LISTEN", default_value = "127.0.0.1:9944")]
+    pub listen: SocketAddr,
+    /// Time between blocks (`250ms`, `12s`), or `instant`: a block as soon as there is an extrinsic.
+    #[arg(long, env = "DEVCHAIN_BLOCK_TIME", default_value = "12s", value_parser = parse_block_time)]
+    pub block_time: BlockTime,
+    /// JSON file with subnets, neurons and accounts; without it the network is that of the public localnet.
+    #[arg(long, env = "DEVCHAIN_GENESIS")]
+    pub genesis: Option<PathBuf>,
+    /// Directory that keeps finalised blocks and their state; without it everything is in memory.
+    #[arg(long, env = "DEVCHAIN_STATE_DIR")]
+    pub state_dir: Option<PathBuf>,
+    /// Blocks whose state can be read; older ones are discarded.
+    #[arg(long, env = "DEVCHAIN_HISTORY", default_value_t = 256, value_parser = clap::value_parser!(u32).range(8..))]
+    pub history: u32,
+    /// Blocks by which finality lags behind; always 0 with `--block-time instant`.
+    #[arg(long, env = "DEVCHAIN_FINALITY_LAG", default_value_t = 2)]
+    pub finality_lag: u32,
+    /// Form of the log.
+    #[arg(long, env = "DEVCHAIN_LOG", value_enum, default_value_t = LogFormat::Text)]
+    pub log: LogFormat,
+    /// Logs empty blocks as well.
+    #[arg(long, env = "DEVCHAIN_VERBOSE")]
+    pub verbose: bool,
+}
+
+/// Form of the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+fn parse_block_time(text: &str) -> Result<BlockTime, String> {
+    if text == "instant" {
+        return Ok(BlockTime::Instant);
+    }
+    let (digits, unit_ms) = match text.strip_suffix("ms") {
+        Some(digits) => (digits, 1),
+        None => (text.strip_suffix('s').ok_or("write `250ms`, `12s` or `instant`")?, 1000),
+    };
+    let value = u64::from_str(digits).map_err(|_| "write `250ms`, `12s` or `instant`")?;
+    let period = Duration::from_millis(value.saturating_mul(unit_ms));
+    if period < Duration::from_millis(10) || period > Duration::from_secs(3600) {
+        return Err("a block takes 10ms to 3600s".into());
+    }
+    Ok(BlockTime::Every(period))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn block_times_are_read_with_their_unit() {
+        assert_eq!(parse_block_time("250ms"), Ok(BlockTime::Every(Duration::from_millis(250))));
+        assert_eq!(parse_block_time("12s"), Ok(BlockTime::Every(Duration::from_secs(12))));
+        assert_eq!(parse_block_time("instant"), Ok(BlockTime::Instant));
+        for wrong in ["12", "0s", "1h", "-1s", "", "s", "9999s"] {
+            assert!(parse_block_time(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory;
+        Args::command().debug_assert();
+    }
+}

@@ -1,0 +1,564 @@
+//! The real binary, driven as clients drive it: JSON-RPC over sockets, signed extrinsics, signals.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use codec::Encode;
+use e2e_devchain::client::{Connection, Inclusion};
+use e2e_devchain::keys;
+use e2e_devchain::pallets::subtensor::{self, Metagraph, NetUid};
+use e2e_devchain::runtime::{AccountId, Hash, RuntimeCall, RuntimeEvent};
+use jsonrpsee::core::client::{ClientT, SubscriptionClientT};
+use jsonrpsee::rpc_params;
+use jsonrpsee::ws_client::{WsClient, WsClientBuilder};
+use serde_json::{Value, json};
+use sp_core::{Pair, sr25519};
+
+/// How long anything may take before a test gives up: only a broken chain takes as long.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+struct Chain {
+    child: Child,
+    address: String,
+}
+
+impl Chain {
+    fn start(args: &[&str]) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_mycelium-devchain"))
+            .args(["--listen", "127.0.0.1:0"])
+            .args(args)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let address = loop {
+            let line = lines.next().expect("the chain printed no endpoint").unwrap();
+            if let Some((_, rest)) = line.split_once("ws://") {
+                break rest.split_whitespace().next().unwrap().to_owned();
+            }
+        };
+        // Whoever reads the rest keeps the chain from blocking on a full pipe.
+        std::thread::spawn(move || lines.for_each(drop));
+        Self { child, address }
+    }
+
+    fn url(&self) -> String {
+        format!("ws://{}", self.address)
+    }
+
+    async fn connect(&self) -> Connection {
+        Connection::open(&self.url()).await.unwrap()
+    }
+
+    async fn client(&self) -> WsClient {
+        WsClientBuilder::default().build(self.url()).await.unwrap()
+    }
+
+    fn signal(&self, name: &str) {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args([name, &pid]).status().unwrap().success());
+    }
+
+    /// Ends the process without giving it a chance to tidy up.
+    fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// One HTTP request with a body of any kind; the answer's body.
+    fn post(&self, body: &str) -> String {
+        let mut stream = TcpStream::connect(&self.address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let length = body.len();
+        let head = "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nConnection: close\r\n";
+        write!(stream, "{head}Content-Length: {length}\r\n\r\n{body}").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer.split_once("\r\n\r\n").unwrap().1.to_owned()
+    }
+}
+
+impl Drop for Chain {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn pair(name: &str) -> sr25519::Pair {
+    keys::pair_from_uri(&format!("//{name}")).unwrap()
+}
+
+fn id(name: &str) -> AccountId {
+    keys::account_of(&pair(name))
+}
+
+fn sudo(call: impl Into<RuntimeCall>) -> RuntimeCall {
+    pallet_sudo::Call::sudo { call: Box::new(call.into()) }.into()
+}
+
+async fn send(chain: &Connection, call: impl Into<RuntimeCall>, signer: &str) -> anyhow::Result<Inclusion> {
+    let extrinsic = chain.sign(call.into(), &pair(signer)).await?;
+    tokio::time::timeout(PATIENCE, chain.submit(&extrinsic)).await?
+}
+
+fn succeeded(inclusion: &Inclusion) -> bool {
+    inclusion
+        .events
+        .iter()
+        .any(|event| matches!(event, RuntimeEvent::System(frame_system::Event::ExtrinsicSuccess { .. })))
+}
+
+async fn free(chain: &Connection, name: &str) -> u64 {
+    type Info = frame_system::AccountInfo<u32, pallet_balances::AccountData<u64>>;
+    let key = frame_system::Account::<e2e_devchain::runtime::Runtime>::hashed_key_for(id(name));
+    chain.storage::<Info>(&key, None).await.unwrap().unwrap_or_default().data.free
+}
+
+async fn metagraph(chain: &Connection, netuid: u16) -> Metagraph {
+    let graph: Option<Metagraph> = chain.runtime("SubnetInfoRuntimeApi_get_metagraph", &NetUid(netuid)).await.unwrap();
+    graph.unwrap()
+}
+
+async fn number(client: &WsClient, method: &str) -> u64 {
+    let hash: Value = client.request(method, rpc_params![]).await.unwrap();
+    let header: Value = client.request("chain_getHeader", rpc_params![hash]).await.unwrap();
+    u64::from_str_radix(header["number"].as_str().unwrap().trim_start_matches("0x"), 16).unwrap()
+}
+
+/// Waits for best blocks, by subscription, until one has at least this number.
+async fn reach(client: &WsClient, target: u64) {
+    let mut heads = client
+        .subscribe::<Value, _>("chain_subscribeNewHeads", rpc_params![], "chain_unsubscribeNewHeads")
+        .await
+        .unwrap();
+    let waiting = async {
+        loop {
+            let head = heads.next().await.unwrap().unwrap();
+            let number = u64::from_str_radix(head["number"].as_str().unwrap().trim_start_matches("0x"), 16).unwrap();
+            if number >= target {
+                return;
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, waiting).await.unwrap();
+}
+
+/// A subnet of Alice with two validators, which have stake, and two miners.
+fn genesis(dir: &Path, tempo: u16) -> PathBuf {
+    let path = dir.join("genesis.json");
+    let neuron = |hotkey: &str, coldkey: &str, stake: &str| json!({ "hotkey": format!("//{hotkey}"), "coldkey": format!("//{coldkey}"), "stake": stake });
+    let file = json!({
+        "accounts": [{ "account": "//Zoe", "balance": "2.5" }],
+        "subnets": [{
+            "netuid": 2,
+            "owner": "//Alice",
+            "emission": false,
+            "hyperparameters": { "tempo": tempo, "max_validators": 2, "weights_rate_limit": 1000 },
+            "neurons": [
+                neuron("Bob//hot", "Bob", "1000.5"),
+                neuron("Charlie//hot", "Charlie", "500"),
+                neuron("Dave//hot", "Dave", "0"),
+                neuron("Eve//hot", "Eve", "0"),
+            ],
+        }],
+    });
+    std::fs::write(&path, file.to_string()).unwrap();
+    path
+}
+
+#[tokio::test]
+async fn stake_moves_balance_events_nonce_and_metagraph() {
+    let dir = tempfile::tempdir().unwrap();
+    let chain = Chain::start(&["--block-time", "instant", "--genesis", genesis(dir.path(), 100).to_str().unwrap()]);
+    let chain = chain.connect().await;
+    let before = free(&chain, "Bob").await;
+    assert_eq!(metagraph(&chain, 2).await.total_stake[0].0, 1_000_500_000_000);
+
+    let amount_staked = 250_000_000_000;
+    let hotkey = id("Bob//hot");
+    let call = subtensor::Call::add_stake { hotkey: hotkey.clone(), netuid: NetUid(2), amount_staked };
+    let inclusion = send(&chain, call, "Bob").await.unwrap();
+    assert!(succeeded(&inclusion));
+    let added = inclusion.events.iter().any(|event| {
+        matches!(event, RuntimeEvent::SubtensorModule(subtensor::Event::StakeAdded(cold, hot, tao, alpha, NetUid(2), 0))
+            if *cold == id("Bob") && *hot == hotkey && *tao == amount_staked && *alpha == amount_staked)
+    });
+    assert!(added, "{:?}", inclusion.events);
+
+    // What left the account is the stake and the fee that the block's event names.
+    let fee = inclusion.events.iter().find_map(|event| match event {
+        RuntimeEvent::TransactionPayment(pallet_transaction_payment::Event::TransactionFeePaid {
+            actual_fee, ..
+        }) => Some(*actual_fee),
+        _ => None,
+    });
+    assert!(fee.is_some_and(|fee| fee > 100_000));
+    assert_eq!(before - free(&chain, "Bob").await, amount_staked + fee.unwrap());
+    assert_eq!(metagraph(&chain, 2).await.total_stake[0].0, 1_250_500_000_000);
+    let nonce: u32 = chain.request("account_nextIndex", rpc_params![keys::address(&id("Bob"))]).await.unwrap();
+    assert_eq!(nonce, 1);
+
+    // Everything can be taken out again.
+    let call = subtensor::Call::remove_stake { hotkey, netuid: NetUid(2), amount_unstaked: 1_250_500_000_000 };
+    assert!(succeeded(&send(&chain, call, "Bob").await.unwrap()));
+    assert_eq!(metagraph(&chain, 2).await.total_stake[0].0, 0);
+}
+
+#[tokio::test]
+async fn an_epoch_gives_permits_and_weights_give_incentive() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = genesis(dir.path(), 8);
+    let chain = Chain::start(&["--block-time", "50ms", "--genesis", path.to_str().unwrap()]);
+    let (client, connection) = (chain.client().await, chain.connect().await);
+    let graph = metagraph(&connection, 2).await;
+    assert_eq!(graph.validator_permit, [true, true, false, false]);
+
+    // A miner that stakes more than a validator takes its permit at the next epoch, not before.
+    let call =
+        subtensor::Call::add_stake { hotkey: id("Dave//hot"), netuid: NetUid(2), amount_staked: 700_000_000_000 };
+    let staked = send(&connection, call, "Dave").await.unwrap();
+    let tempo_later = u64::from(staked.number) + 9;
+    reach(&client, tempo_later).await;
+    let graph = metagraph(&connection, 2).await;
+    assert_eq!(graph.validator_permit, [true, false, true, false]);
+
+    // Bob's weights decide: he has the majority of the stake that counts.
+    let call =
+        subtensor::Call::set_weights { netuid: NetUid(2), dests: vec![1, 3], weights: vec![1, 3], version_key: 0 };
+    let set = send(&connection, call.clone(), "Bob//hot").await.unwrap();
+    assert!(succeeded(&set), "{:?}", set.events);
+    reach(&client, u64::from(set.number) + 9).await;
+    let graph = metagraph(&connection, 2).await;
+    let incentives: Vec<u16> = graph.incentives.iter().map(|score| score.0).collect();
+    assert_eq!(incentives, [0, 16_383, 0, 49_151]);
+    assert_eq!(graph.dividends[0].0, u16::MAX);
+    assert_eq!(graph.last_update[0].0, u64::from(set.number));
+
+    // Weights again within the limit never reach a block: the pool refuses them.
+    let error = send(&connection, call, "Bob//hot").await.unwrap_err().to_string();
+    assert!(error.contains("1010") && error.contains("Custom error: 6"), "{error}");
+}
+
+#[tokio::test]
+async fn dispatch_errors_and_pool_rejections_say_why() {
+    let chain = Chain::start(&["--block-time", "instant"]);
+    let connection = chain.connect().await;
+
+    // Dispatch refuses what only it can know.
+    let call = subtensor::Call::add_stake { hotkey: id("Nobody"), netuid: NetUid(1), amount_staked: 1_000_000_000 };
+    let inclusion = send(&connection, call, "Bob").await.unwrap();
+    let expected: sp_runtime::DispatchError =
+        subtensor::Error::<e2e_devchain::runtime::Runtime>::HotKeyAccountNotExists.into();
+    let failed = inclusion.events.iter().find_map(|event| match event {
+        RuntimeEvent::System(frame_system::Event::ExtrinsicFailed { dispatch_error, .. }) => Some(*dispatch_error),
+        _ => None,
+    });
+    assert_eq!(failed.map(|error| error.encode()), Some(expected.encode()));
+
+    let remark = || RuntimeCall::from(frame_system::Call::remark { remark: vec![1] });
+    let refused = |error: anyhow::Error, part: &str| {
+        let error = error.to_string();
+        assert!(error.starts_with("1010 Invalid Transaction") && error.contains(part), "{error}");
+    };
+    let stale = connection.sign_with_nonce(remark(), &pair("Bob"), 0).await.unwrap();
+    refused(connection.submit(&stale).await.unwrap_err(), "outdated");
+
+    let mut forged = connection.sign(remark(), &pair("Charlie")).await.unwrap();
+    forged.function = frame_system::Call::remark { remark: vec![2] }.into();
+    refused(connection.submit(&forged).await.unwrap_err(), "bad signature");
+
+    let not_sudo = connection.sign(sudo(remark()), &pair("Bob")).await.unwrap();
+    refused(connection.submit(&not_sudo).await.unwrap_err(), "signer");
+
+    let poor = connection.sign(remark(), &pair("NoTao")).await.unwrap();
+    refused(connection.submit(&poor).await.unwrap_err(), "pay");
+
+    let axon = subtensor::Call::serve_axon {
+        netuid: NetUid(1),
+        version: 1,
+        ip: 16_909_060,
+        port: 80,
+        ip_type: 4,
+        protocol: 4,
+        placeholder1: 0,
+        placeholder2: 0,
+    };
+    let unregistered = connection.sign(axon.into(), &pair("NoTao")).await.unwrap();
+    refused(connection.submit(&unregistered).await.unwrap_err(), "Custom error: 10");
+}
+
+#[tokio::test]
+async fn a_hotkey_without_balance_registers_serves_and_sets_its_own_weight() {
+    let chain = Chain::start(&["--block-time", "instant"]);
+    let connection = chain.connect().await;
+    let call = subtensor::Call::burned_register { netuid: NetUid(1), hotkey: id("Miner") };
+    let inclusion = send(&connection, call, "Bob").await.unwrap();
+    assert!(succeeded(&inclusion), "{:?}", inclusion.events);
+
+    let axon = subtensor::Call::serve_axon {
+        netuid: NetUid(1),
+        version: 7,
+        ip: 16_909_060,
+        port: 8091,
+        ip_type: 4,
+        protocol: 4,
+        placeholder1: 0,
+        placeholder2: 0,
+    };
+    let inclusion = send(&connection, axon, "Miner").await.unwrap();
+    assert!(succeeded(&inclusion));
+    let own = subtensor::Call::set_weights { netuid: NetUid(1), dests: vec![1], weights: vec![1], version_key: 0 };
+    assert!(succeeded(&send(&connection, own, "Miner").await.unwrap()));
+    let graph = metagraph(&connection, 1).await;
+    assert_eq!((graph.axons[1].ip, graph.axons[1].port, graph.axons[1].version), (16_909_060, 8091, 7));
+    assert_eq!(graph.axons[1].block, u64::from(inclusion.number));
+    assert_eq!(free(&connection, "Miner").await, 0);
+}
+
+#[tokio::test]
+async fn several_nonces_of_one_account_go_into_one_block_whatever_their_order() {
+    let chain = Chain::start(&["--block-time", "300ms"]);
+    let connection = chain.connect().await;
+    let client = chain.client().await;
+    for nonce in [2u32, 0, 1] {
+        let remark = frame_system::Call::remark { remark: vec![0] }.into();
+        let extrinsic = connection.sign_with_nonce(remark, &pair("Bob"), nonce).await.unwrap();
+        let hex = format!("0x{}", hex::encode(extrinsic.encode()));
+        let _: Hash = client.request("author_submitExtrinsic", rpc_params![&hex]).await.unwrap();
+        let again = client.request::<Value, _>("author_submitExtrinsic", rpc_params![hex]).await.unwrap_err();
+        assert!(again.to_string().contains("Already Imported"), "{again}");
+    }
+    let next: u32 = client.request("account_nextIndex", rpc_params![keys::address(&id("Bob"))]).await.unwrap();
+    assert_eq!(next, 3);
+    let last = frame_system::Call::remark { remark: vec![1] };
+    send(&connection, last, "Bob").await.unwrap();
+    let pending: Vec<String> = client.request("author_pendingExtrinsics", rpc_params![]).await.unwrap();
+    assert!(pending.is_empty());
+}
+
+#[tokio::test]
+async fn final_blocks_and_state_survive_a_kill() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = genesis(dir.path(), 8);
+    let state = dir.path().join("state");
+    let args = ["--block-time", "50ms", "--genesis", path.to_str().unwrap(), "--state-dir", state.to_str().unwrap()];
+    let chain = Chain::start(&args);
+    let (client, connection) = (chain.client().await, chain.connect().await);
+    let call =
+        subtensor::Call::add_stake { hotkey: id("Dave//hot"), netuid: NetUid(2), amount_staked: 700_000_000_000 };
+    let staked = send(&connection, call, "Dave").await.unwrap();
+    reach(&client, u64::from(staked.number) + 6).await;
+    let finalized: Hash = client.request("chain_getFinalizedHead", rpc_params![]).await.unwrap();
+    let final_number = number(&client, "chain_getFinalizedHead").await;
+    assert!(final_number >= u64::from(staked.number));
+    drop((client, connection));
+    chain.kill();
+
+    let chain = Chain::start(&args);
+    let (client, connection) = (chain.client().await, chain.connect().await);
+    let kept: Hash = client.request("chain_getBlockHash", rpc_params![final_number]).await.unwrap();
+    assert_eq!(kept, finalized);
+    assert_eq!(metagraph(&connection, 2).await.alpha_stake[2].0, 700_000_000_000);
+    // Blocks from before are there with their extrinsics, and the chain goes on.
+    let block: Value = client.request("chain_getBlock", rpc_params![staked.block]).await.unwrap();
+    assert_eq!(block["block"]["extrinsics"].as_array().unwrap().len(), 2);
+    reach(&client, final_number + 5).await;
+    let transfer = frame_system::Call::remark { remark: vec![3] };
+    assert!(succeeded(&send(&connection, transfer, "Dave").await.unwrap()));
+    drop((client, connection));
+    chain.kill();
+
+    // Another genesis does not take over the directory.
+    let other = Command::new(env!("CARGO_BIN_EXE_mycelium-devchain"))
+        .args(["--listen", "127.0.0.1:0", "--block-time", "60ms", "--state-dir", state.to_str().unwrap()])
+        .output()
+        .unwrap();
+    assert!(!other.status.success());
+    let error = String::from_utf8_lossy(&other.stderr).into_owned();
+    assert!(error.contains("holds the chain") && error.contains("use another directory"), "{error}");
+}
+
+#[tokio::test]
+async fn a_stopped_chain_goes_on_without_catching_up() {
+    let chain = Chain::start(&["--block-time", "100ms"]);
+    let client = chain.client().await;
+    reach(&client, 3).await;
+    chain.signal("-STOP");
+    std::thread::sleep(Duration::from_secs(2));
+    chain.signal("-CONT");
+    let resumed_at = number(&client, "chain_getHead").await;
+    assert!(resumed_at < 15, "made blocks while stopped: {resumed_at}");
+    reach(&client, resumed_at + 3).await;
+}
+
+#[tokio::test]
+async fn heads_are_pushed_and_finality_lags() {
+    let chain = Chain::start(&["--block-time", "50ms", "--finality-lag", "3"]);
+    let client = chain.client().await;
+    reach(&client, 8).await;
+    let (final_number, best) =
+        (number(&client, "chain_getFinalizedHead").await, number(&client, "chain_getHead").await);
+    assert!((3..=5).contains(&(best - final_number)), "{final_number} {best}");
+    let mut finalized = client
+        .subscribe::<Value, _>("chain_subscribeFinalizedHeads", rpc_params![], "chain_unsubscribeFinalizedHeads")
+        .await
+        .unwrap();
+    let mut last = None;
+    for _ in 0..4 {
+        let head = finalized.next().await.unwrap().unwrap();
+        let parent = head["parentHash"].clone();
+        let hash = serde_json::from_value::<e2e_devchain::runtime::Header>(head).unwrap().hash();
+        assert!(last.is_none_or(|last: Hash| json!(last) == parent), "a gap in the final heads");
+        last = Some(hash);
+    }
+}
+
+#[tokio::test]
+async fn storage_is_pushed_at_once_and_on_change() {
+    let chain = Chain::start(&["--block-time", "instant"]);
+    let (client, connection) = (chain.client().await, chain.connect().await);
+    let key = frame_system::Account::<e2e_devchain::runtime::Runtime>::hashed_key_for(id("Zoe"));
+    let key = format!("0x{}", hex::encode(key));
+    let mut values = client
+        .subscribe::<Value, _>("state_subscribeStorage", rpc_params![[&key]], "state_unsubscribeStorage")
+        .await
+        .unwrap();
+    let first = values.next().await.unwrap().unwrap();
+    assert_eq!(first["changes"], json!([[key, null]]));
+    let dest = sp_runtime::MultiAddress::Id(id("Zoe"));
+    let sent =
+        send(&connection, pallet_balances::Call::transfer_keep_alive { dest, value: 77_000 }, "Bob").await.unwrap();
+    let second = tokio::time::timeout(PATIENCE, values.next()).await.unwrap().unwrap().unwrap();
+    assert_eq!(second["block"], json!(sent.block));
+    assert!(second["changes"][0][1].is_string());
+}
+
+#[tokio::test]
+async fn old_state_is_discarded_with_the_text_that_clients_match() {
+    let chain = Chain::start(&["--block-time", "20ms", "--history", "8"]);
+    let client = chain.client().await;
+    reach(&client, 12).await;
+    let old: Hash = client.request("chain_getBlockHash", rpc_params![1]).await.unwrap();
+    let error = client.request::<Value, _>("state_getStorage", rpc_params!["0x00", old]).await.unwrap_err().to_string();
+    let text = format!("Client error: Api called for an unknown Block: State already discarded for {old:?}");
+    assert!(error.contains(&text), "{error}");
+    let recent: Hash = client.request("chain_getHead", rpc_params![]).await.unwrap();
+    client.request::<Value, _>("state_getStorage", rpc_params!["0x00", recent]).await.unwrap();
+}
+
+#[tokio::test]
+async fn bad_input_gets_substrates_errors_and_breaks_nothing() {
+    let chain = Chain::start(&["--block-time", "instant"]);
+    let code = |body: &str| {
+        let answer: Value = serde_json::from_str(&chain.post(body)).unwrap();
+        answer["error"]["code"].as_i64().unwrap_or_default()
+    };
+    let call =
+        |method: &str, params: &str| format!(r#"{{"jsonrpc":"2.0","id":"x1","method":"{method}","params":{params}}}"#);
+    assert_eq!(code("{ not json"), -32700);
+    assert_eq!(code(&call("state_noSuchThing", "[]")), -32601);
+    assert_eq!(code(&call("state_getStorage", "[]")), -32602);
+    assert_eq!(code(&call("state_getStorage", r#"["0xzz"]"#)), -32602);
+    assert_eq!(code(&call("chain_getHeader", r#"["0x12"]"#)), -32602);
+    assert_eq!(code(&call("state_call", r#"["No_suchMethod", "0x"]"#)), 4003);
+    assert_eq!(code(&call("state_call", r#"["NeuronInfoRuntimeApi_get_neurons", "0x"]"#)), 4003);
+    assert_eq!(code(&call("state_call", r#"["Core_execute_block", "0x00"]"#)), 4003);
+    assert_eq!(code(&call("state_getKeysPaged", r#"["0x", 5000]"#)), 4002);
+    assert_eq!(code(&call("author_submitExtrinsic", r#"["0x0badc0de"]"#)), 1001);
+    assert_eq!(code(&call("system_accountNextIndex", r#"["5Grwva"]"#)), -32602);
+    let unknown = format!(r#"["0x00", "0x{}"]"#, "11".repeat(32));
+    assert_eq!(code(&call("state_getStorage", &unknown)), 4003);
+
+    // Forms that real clients send: a batch, null parameters, hex without 0x, ids that are strings.
+    let batch = format!("[{},{}]", call("system_chain", "[]"), call("chain_getBlockHash", "[null]"));
+    let answers: Value = serde_json::from_str(&chain.post(&batch)).unwrap();
+    assert_eq!(answers[0]["result"], "Bittensor");
+    assert_eq!(answers[0]["id"], "x1");
+    assert!(answers[1]["result"].is_string());
+    let neurons = call("state_call", r#"["NeuronInfoRuntimeApi_get_neurons_lite","0100",null]"#);
+    let answer: Value = serde_json::from_str(&chain.post(&neurons)).unwrap();
+    assert!(answer["result"].as_str().unwrap().len() > 100);
+}
+
+#[tokio::test]
+async fn every_metadata_version_is_served_and_methods_are_listed() {
+    let chain = Chain::start(&["--block-time", "instant"]);
+    let client = chain.client().await;
+    let listed: Value = client.request("rpc_methods", rpc_params![]).await.unwrap();
+    let methods: Vec<&str> = listed["methods"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
+    for name in ["account_nextIndex", "chain_getHead", "state_getStorageAt", "state_queryStorageAt", "rpc_methods"] {
+        assert!(methods.contains(&name), "{name} is not listed");
+    }
+    for version in [14u32, 15, 16] {
+        let data = format!("0x{}", hex::encode(version.encode()));
+        let answer: String =
+            client.request("state_call", rpc_params!["Metadata_metadata_at_version", data]).await.unwrap();
+        // Some, a length of four bytes, then `meta` and the version.
+        let bytes = hex::decode(&answer[2..]).unwrap();
+        assert_eq!((bytes[0], &bytes[5..9], u32::from(bytes[9])), (1, b"meta".as_slice(), version));
+    }
+    let plain: String = client.request("state_getMetadata", rpc_params![]).await.unwrap();
+    assert!(plain.starts_with("0x6d6574610e"));
+}
+
+#[test]
+fn errors_in_a_genesis_file_name_line_field_and_value() {
+    let dir = tempfile::tempdir().unwrap();
+    let check = |content: &str, parts: &[&str]| {
+        let path = dir.path().join("bad.json");
+        std::fs::write(&path, content).unwrap();
+        let output = Command::new(env!("CARGO_BIN_EXE_mycelium-devchain"))
+            .args(["--listen", "127.0.0.1:0", "--genesis", path.to_str().unwrap()])
+            .output()
+            .unwrap();
+        assert!(!output.status.success());
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(parts.iter().all(|part| error.contains(part)), "{error}");
+    };
+    check("{\n  \"subnets\": [\n", &["line 2"]);
+    check("{\n \"subnetz\": []\n}", &["line 2", "subnetz"]);
+    check(
+        "{\"subnets\": [{\"netuid\": 1,\n\"neurons\": [{\"hotkey\": \"5Grwva\", \"coldkey\": \"//Bob\"}]}]}",
+        &["line 2", "subnets[0].neurons[0].hotkey", "5Grwva"],
+    );
+    check(
+        "{\"subnets\": [{\"netuid\": 1, \"neurons\": [\n{\"hotkey\": \"//A\", \"coldkey\": \"//B\", \"stake\": \"1e9\"}]}]}",
+        &["line 2", "neurons[0].stake", "1e9"],
+    );
+    check(
+        "{\"subnets\": [{\"netuid\": 0}, {\"netuid\": 3}, {\"netuid\": 3}]}",
+        &["subnets[0].netuid: 0 is not", "subnets[2].netuid: 3 is there twice"],
+    );
+}
+
+#[tokio::test]
+async fn the_command_line_client_sends_and_reads() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = genesis(dir.path(), 100);
+    let chain = Chain::start(&["--block-time", "instant", "--genesis", path.to_str().unwrap()]);
+    let url = chain.url();
+    let run = |args: &[&str]| {
+        let output =
+            Command::new(env!("CARGO_BIN_EXE_mycelium-devchain")).args(args).args(["--url", &url]).output().unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (output.status.success(), text(&output.stdout), text(&output.stderr))
+    };
+    let hotkey = keys::address(&id("Charlie//hot"));
+    let (ok, out, err) =
+        run(&["tx", "add-stake", "--hotkey", &hotkey, "--netuid", "2", "--amount", "10", "--from", "//Charlie"]);
+    assert!(ok && out.contains("SubtensorModule.StakeAdded") && out.contains(&hotkey), "{out}{err}");
+    let (ok, out, _) = run(&["query", "neurons", "--netuid", "2", "--json"]);
+    let rows: Value = serde_json::from_str(&out).unwrap();
+    assert!(ok);
+    assert_eq!((rows[1]["hotkey"].as_str(), rows[1]["stake"].as_str()), (Some(hotkey.as_str()), Some("510")));
+    let (ok, out, err) = run(&["tx", "sudo-set", "tempo", "42", "--netuid", "2"]);
+    assert!(ok, "{out}{err}");
+    let (_, out, _) = run(&["query", "subnets"]);
+    assert!(out.contains("TEMPO") && out.contains("42"), "{out}");
+    let (ok, _, err) = run(&["tx", "register", "--netuid", "9", "--hotkey", "//New"]);
+    assert!(!ok && err.contains("SubtensorModule.SubnetNotExists"), "{err}");
+}
