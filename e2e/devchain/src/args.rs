@@ -103,7 +103,7 @@ fn parse_block_time(text: &str) -> Result<BlockTime, String> {
     };
     let value = u64::from_str(digits).map_err(|_| "write `250ms`, `12s` or `instant`")?;
     let period = Duration::from_millis(value.saturating_mul(unit_ms));
-    if period < Duration::from_millis(10) || period > Duration::from_secs(3600) {
+    if period < Duration::from_millis(10) || period > Duration::from_hours(1) {
         return Err("a block takes 10ms to 3600s".into());
     }
     Ok(BlockTime::Every(period))

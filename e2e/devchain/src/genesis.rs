@@ -54,7 +54,7 @@ pub enum GenesisError {
         why: String,
     },
     /// Its parts contradict one another.
-    #[error("genesis file `{path}`:{}", .problems.iter().map(|problem| format!("\n  {problem}")).collect::<String>())]
+    #[error("genesis file `{path}`:\n  {}", .problems.join("\n  "))]
     Content {
         /// The file.
         path: PathBuf,

@@ -70,6 +70,9 @@ const EVENT_BUFFER: usize = 1024;
 /// Runtime metadata is large and changes only with the runtime: answers of these methods are kept.
 const METADATA_METHODS: &str = "Metadata_";
 
+/// Method and arguments to answer.
+type MetadataCache = HashMap<(String, Vec<u8>), Arc<Vec<u8>>>;
+
 /// A running node. Cheap to share: everything is behind one `Arc`.
 pub struct Node {
     config: NodeConfig,
@@ -79,7 +82,7 @@ pub struct Node {
     wake: Condvar,
     wake_flag: Mutex<author::Wake>,
     events: broadcast::Sender<ChainEvent>,
-    metadata: Mutex<HashMap<(String, Vec<u8>), Arc<Vec<u8>>>>,
+    metadata: Mutex<MetadataCache>,
 }
 
 impl Node {
@@ -167,7 +170,7 @@ impl Node {
     ///
     /// # Errors
     /// [`PoolError`] when the pool or the runtime refuses it.
-    pub fn submit(&self, bytes: Vec<u8>) -> Result<Hash, PoolError> {
+    pub fn submit(&self, bytes: &[u8]) -> Result<Hash, PoolError> {
         self.submit_with(bytes, None)
     }
 
@@ -175,25 +178,34 @@ impl Node {
     ///
     /// # Errors
     /// [`PoolError`] when the pool or the runtime refuses it.
-    pub fn submit_and_watch(&self, bytes: Vec<u8>) -> Result<(Hash, mpsc::UnboundedReceiver<TxStatus>), PoolError> {
+    pub fn submit_and_watch(&self, bytes: &[u8]) -> Result<(Hash, mpsc::UnboundedReceiver<TxStatus>), PoolError> {
         let (watcher, statuses) = mpsc::unbounded_channel();
         self.submit_with(bytes, Some(watcher)).map(|hash| (hash, statuses))
     }
 
-    fn submit_with(&self, bytes: Vec<u8>, watcher: Option<pool::Watcher>) -> Result<Hash, PoolError> {
-        let extrinsic = executor::decode_extrinsic(&bytes).map_err(|error| PoolError::BadFormat(error.to_string()))?;
+    fn submit_with(&self, bytes: &[u8], watcher: Option<pool::Watcher>) -> Result<Hash, PoolError> {
+        let extrinsic = executor::decode_extrinsic(bytes).map_err(|error| PoolError::BadFormat(error.to_string()))?;
         // Decoding accepts more than one encoding of a length; the canonical one is what goes into a block.
         let bytes = extrinsic.encode();
         let hash = BlakeTwo256::hash(&bytes);
         self.pool.lock().check(hash)?;
-        let best = self.best();
-        let state = self.state(None).map_err(|_| PoolError::ImmediatelyDropped)?;
-        let validity = executor::validate(&state, best.hash, extrinsic.clone()).map_err(|error| match error {
-            TransactionValidityError::Invalid(invalid) => PoolError::Invalid(invalid),
-            TransactionValidityError::Unknown(unknown) => PoolError::Unknown(unknown),
-        })?;
-        let candidate = Candidate { hash, extrinsic, bytes, validity, watcher };
-        self.pool.lock().insert(candidate, u64::from(best.header.number))?;
+        loop {
+            let (best, state) = {
+                let chain = self.chain.read();
+                (chain.best(), chain.best_state())
+            };
+            let validity = executor::validate(&state, best.hash, extrinsic.clone()).map_err(|error| match error {
+                TransactionValidityError::Invalid(invalid) => PoolError::Invalid(invalid),
+                TransactionValidityError::Unknown(unknown) => PoolError::Unknown(unknown),
+            })?;
+            let mut pool = self.pool.lock();
+            if self.best().hash != best.hash {
+                // A block came in between, and with it perhaps the nonce that this one waits for: judge anew.
+                continue;
+            }
+            pool.insert(Candidate { hash, extrinsic, bytes, validity, watcher }, u64::from(best.header.number))?;
+            break;
+        }
         self.wake_flag.lock().extrinsics = true;
         self.wake.notify_all();
         Ok(hash)

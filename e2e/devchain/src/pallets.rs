@@ -1,4 +1,8 @@
 //! The pallets that are the chain's own; the others come from FRAME.
+#![cfg_attr(
+    not(test),
+    expect(clippy::wildcard_imports, reason = "a pallet's storage items are used all over it, a hundred of them")
+)]
 
 pub mod admin_utils;
 pub mod subtensor;

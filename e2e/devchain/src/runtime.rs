@@ -1,4 +1,5 @@
 //! The runtime: pallets at the public chain's indices, and the runtime APIs that clients call.
+#![expect(missing_docs, reason = "FRAME's macros generate items without documentation")]
 
 use std::borrow::Cow;
 
@@ -114,6 +115,7 @@ parameter_types! {
     pub BlockLength: frame_system::limits::BlockLength =
         frame_system::limits::BlockLength::builder().max_length(BLOCK_BYTES).build();
     pub const Kept: u32 = 4096;
+    pub FeeMultiplier: pallet_transaction_payment::Multiplier = pallet_transaction_payment::Multiplier::from_u32(1);
     /// Milliseconds of a slot. Part of the state: it is fixed at genesis, and clients read it from metadata.
     pub storage SlotDuration: u64 = 12_000;
     /// Least milliseconds between two blocks.
@@ -190,7 +192,8 @@ impl pallet_transaction_payment::Config for Runtime {
     type OnChargeTransaction = FungibleAdapter<Balances, ()>;
     type WeightToFee = LinearWeightToFee;
     type LengthToFee = ConstantMultiplier<u64, ConstU64<1>>;
-    type FeeMultiplierUpdate = ();
+    // Fees do not depend on how full blocks are.
+    type FeeMultiplierUpdate = pallet_transaction_payment::ConstFeeMultiplier<FeeMultiplier>;
     type OperationalFeeMultiplier = ConstU8<5>;
     type WeightInfo = ();
 }
@@ -508,12 +511,14 @@ impl_runtime_apis! {
         }
 
         fn get_stake_fee(
-            _origin: Option<(AccountId, NetUid)>,
-            _origin_coldkey_account: AccountId,
+            origin: Option<(AccountId, NetUid)>,
+            origin_coldkey_account: AccountId,
             destination: Option<(AccountId, NetUid)>,
-            _destination_coldkey_account: AccountId,
+            destination_coldkey_account: AccountId,
             amount: u64,
         ) -> u64 {
+            // The fee of a swap is that of its pool, whoever makes it.
+            let _ = (origin, origin_coldkey_account, destination_coldkey_account);
             destination.map_or(0, |(_, netuid)| SubtensorModule::sim_buy(netuid, amount).fee)
         }
     }

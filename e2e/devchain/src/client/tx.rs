@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::num::NonZeroU16;
 use std::str::FromStr;
 
-use anyhow::bail;
+use anyhow::anyhow;
 use clap::Subcommand;
 use sidecar_util::{Alpha, Tao, ip_to_chain};
 use sp_core::sr25519;
@@ -214,10 +214,7 @@ fn report(inclusion: &Inclusion) -> anyhow::Result<()> {
             _ => writeln!(out, "event     {}", event_text(event))?,
         }
     }
-    match failure {
-        Some(error) => bail!("the call failed: {}", metadata::error_text(&error)),
-        None => Ok(()),
-    }
+    failure.map_or(Ok(()), |error| Err(anyhow!("the call failed: {}", metadata::error_text(&error))))
 }
 
 /// An event with its accounts as addresses.
@@ -239,17 +236,15 @@ fn addresses(text: &str) -> String {
         let close = after.find("...)").map(|at| at + "...)".len());
         let start = open.checked_sub(HEX);
         let account = start.and_then(|start| before.get(start..)).and_then(|digits| hex::decode(digits).ok());
-        match (account.and_then(|bytes| <[u8; 32]>::try_from(bytes).ok()), close) {
-            (Some(bytes), Some(close)) => {
-                out.push_str(&before[..open - HEX]);
-                out.push_str(&keys::address(&AccountId::new(bytes)));
-                rest = &after[close..];
-            }
-            _ => {
-                out.push_str(before);
-                out.push_str(&after[..3]);
-                rest = &after[3..];
-            }
+        let account = account.and_then(|bytes| <[u8; 32]>::try_from(bytes).ok());
+        if let (Some(bytes), Some(close)) = (account, close) {
+            out.push_str(&before[..open - HEX]);
+            out.push_str(&keys::address(&AccountId::new(bytes)));
+            rest = &after[close..];
+        } else {
+            out.push_str(before);
+            out.push_str(&after[..3]);
+            rest = &after[3..];
         }
     }
     out.push_str(rest);

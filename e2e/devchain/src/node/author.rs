@@ -11,11 +11,11 @@ use sp_state_machine::StorageCollection;
 
 use super::chain::BlockData;
 use super::executor::{Authorship, Built, build_block, inspect};
-use super::pool::{TxStatus, notify};
-use super::state::{TipTrie, apply_changes};
+use super::pool::{Queue, TxStatus, notify};
+use super::state::{StateMap, TipTrie, apply_changes};
 use super::store::Store;
 use super::{BlockTime, ChainEvent, Node};
-use crate::runtime::{ManyBlocksPerSlot, Runtime, SlotDuration};
+use crate::runtime::{Header, ManyBlocksPerSlot, Runtime, SlotDuration};
 
 /// What the author is woken up for.
 #[derive(Default)]
@@ -129,17 +129,20 @@ impl Author {
         };
         let (timestamp_ms, slot) = inspect(&state, next_time).map_err(|error| MakeBlockError(error.to_string()))?;
         let authorship = Authorship { timestamp_ms, slot, author: &self.key };
-        let mut queue = self.node.pool.lock().queue();
-        let Built { header, body, changes } = build_block(&parent.header, &state, &self.trie, &authorship, &mut queue)
-            .map_err(|error| MakeBlockError(error.to_string()))?;
+        let (Built { header, body, changes }, queue) = self.build(&parent.header, &state, &authorship)?;
         let included = queue.included();
 
         self.trie.apply(changes.transaction_storage_root, changes.transaction);
         let next_state = apply_changes(&state, changes.main_storage_changes.iter().cloned());
         let block = Arc::new(BlockData { hash: header.hash(), header, body });
         let number = block.header.number;
-        let watchers = self.node.pool.lock().after_block(number, queue);
-        self.node.chain.write().push(Arc::clone(&block), next_state, watchers.clone());
+        let watchers = {
+            // Together: an extrinsic validated before this block must not enter the pool after it.
+            let mut pool = self.node.pool.lock();
+            let watchers = pool.after_block(number, queue);
+            self.node.chain.write().push(Arc::clone(&block), next_state, watchers.clone());
+            watchers
+        };
         // Only now: whoever is told of a block asks for it at once.
         notify(&watchers, TxStatus::InBlock(block.hash));
         if self.store.is_some() {
@@ -149,6 +152,26 @@ impl Author {
         log_block(&block, included, started.elapsed());
         self.finalize(number.saturating_sub(self.node.config.finality_lag))?;
         Ok(included)
+    }
+
+    /// Builds a block without the extrinsics on which the runtime gives up: those are thrown out of the pool.
+    fn build(
+        &self,
+        parent: &Header,
+        state: &StateMap,
+        authorship: &Authorship<'_>,
+    ) -> Result<(Built, Queue), MakeBlockError> {
+        loop {
+            let mut queue = self.node.pool.lock().queue();
+            match (build_block(parent, state, &self.trie, authorship, &mut queue), queue.culprit()) {
+                (Ok(built), _) => return Ok((built, queue)),
+                (Err(error), Some(culprit)) => {
+                    tracing::warn!(%error, extrinsic = ?culprit, "an extrinsic made the runtime give up");
+                    self.node.pool.lock().ban(culprit, parent.number);
+                }
+                (Err(error), None) => return Err(MakeBlockError(error.to_string())),
+            }
+        }
     }
 
     /// Makes a block final: on disk first, where there is one, then for everyone to see.

@@ -38,6 +38,9 @@ pub enum BlockError {
     Discarded(Hash),
 }
 
+/// Blocks that became final, with who waited for each.
+pub(super) type Included = Vec<(Hash, Vec<Watcher>)>;
+
 /// The canonical chain.
 pub(super) struct Chain {
     /// Hash of every block since genesis: 32 bytes a block, and what `chain_getBlockHash` answers from.
@@ -200,7 +203,7 @@ impl Chain {
     }
 
     /// Makes a block final and returns it with those who waited for it.
-    pub(super) fn finalize(&mut self, number: u32) -> Option<(Arc<BlockData>, Vec<(Hash, Vec<Watcher>)>)> {
+    pub(super) fn finalize(&mut self, number: u32) -> Option<(Arc<BlockData>, Included)> {
         if number <= self.finalized.header.number {
             return None;
         }

@@ -66,7 +66,7 @@ fn in_runtime<R>(
 
 fn panic_text(payload: &(dyn std::any::Any + Send)) -> String {
     let text = payload.downcast_ref::<String>().cloned();
-    text.or_else(|| payload.downcast_ref::<&str>().map(ToString::to_string)).unwrap_or_else(|| "panic".into())
+    text.or_else(|| payload.downcast_ref::<&str>().map(|text| (*text).to_owned())).unwrap_or_else(|| "panic".into())
 }
 
 /// Reads from a state with the runtime's own types.
@@ -155,9 +155,7 @@ pub(super) fn build_block(
         }
         (Executive::finalize_block(), body)
     })?;
-    let changes = overlay
-        .drain_storage_changes(&backend, STATE_VERSION)
-        .map_err(|error| CallError::Trapped(error.to_string()))?;
+    let changes = overlay.drain_storage_changes(&backend, STATE_VERSION).map_err(CallError::Trapped)?;
     let seal = authorship.author.sign(header.hash().as_bytes());
     header.digest_mut().push(DigestItem::Seal(AURA_ENGINE_ID, seal.encode()));
     Ok(Built { header, body, changes })

@@ -95,7 +95,7 @@ pub(super) struct Candidate {
 /// The pool.
 #[derive(Default)]
 pub(super) struct Pool {
-    all: HashMap<Hash, Pooled>,
+    all: BTreeMap<Hash, Pooled>,
     providers: HashMap<TransactionTag, Hash>,
     banned_till: BTreeMap<Hash, u32>,
     arrivals: u64,
@@ -211,6 +211,12 @@ impl Pool {
         queue
     }
 
+    /// Throws an extrinsic out for good.
+    pub(super) fn ban(&mut self, hash: Hash, number: u32) {
+        self.remove(hash, Some(TxStatus::Invalid));
+        self.banned_till.insert(hash, number + BAN_BLOCKS);
+    }
+
     /// After a block: forgets what it holds and what can no longer be included, and returns who watches what it holds.
     pub(super) fn after_block(&mut self, number: u32, queue: Queue) -> Vec<Watcher> {
         self.banned_till.retain(|_, till| *till > number);
@@ -223,8 +229,7 @@ impl Pool {
             }
         }
         for hash in queue.invalid {
-            self.remove(hash, Some(TxStatus::Invalid));
-            self.banned_till.insert(hash, number + BAN_BLOCKS);
+            self.ban(hash, number);
         }
         for tx in self.all.values_mut() {
             tx.validity.requires.retain(|tag| !provided.contains(tag));
@@ -259,6 +264,11 @@ pub(super) struct Queue {
 }
 
 impl Queue {
+    /// The extrinsic on which the runtime gave up, if it was on one.
+    pub(super) fn culprit(&self) -> Option<Hash> {
+        self.offered
+    }
+
     /// How many extrinsics went into the block.
     pub(super) fn included(&self) -> usize {
         self.included.len()
@@ -279,9 +289,7 @@ impl Offers for Queue {
                 self.included.push(hash);
                 let Some((_, provides)) = self.extrinsics.get(&hash) else { return };
                 for (missing, rank) in &mut self.waiting {
-                    provides.iter().for_each(|tag| {
-                        missing.remove(tag);
-                    });
+                    missing.retain(|tag| !provides.contains(tag));
                     if missing.is_empty() {
                         self.ready.insert(*rank);
                     }

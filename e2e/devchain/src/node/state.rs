@@ -21,7 +21,7 @@ use crate::runtime::Hash;
 pub type StateMap = OrdMap<Arc<[u8]>, Arc<[u8]>>;
 
 /// How the runtime encodes values in the trie; `system_version` 1 of the runtime version.
-pub const STATE_VERSION: StateVersion = StateVersion::V1;
+pub(super) const STATE_VERSION: StateVersion = StateVersion::V1;
 
 /// Blocks after which nodes that no trie uses any longer are dropped from memory.
 const PURGE_EVERY: u32 = 64;
@@ -61,6 +61,9 @@ impl TipTrie {
     }
 }
 
+/// A key and its value.
+type Entry<'a> = (&'a Arc<[u8]>, &'a Arc<[u8]>);
+
 /// A state as the runtime's externalities read it.
 pub(super) struct StateBackend<'a> {
     map: &'a StateMap,
@@ -77,7 +80,7 @@ impl<'a> StateBackend<'a> {
         Self { map, trie: None }
     }
 
-    fn first_from(&self, start: &[u8], exclusive: bool) -> Option<(&Arc<[u8]>, &Arc<[u8]>)> {
+    fn first_from(&self, start: &[u8], exclusive: bool) -> Option<Entry<'_>> {
         use std::ops::Bound::{Excluded, Included, Unbounded};
         let start = if exclusive { Excluded(start) } else { Included(start) };
         self.map.range::<_, [u8]>((start, Unbounded)).next()
@@ -232,7 +235,7 @@ mod tests {
     use super::*;
 
     fn state(pairs: &[(&[u8], &[u8])]) -> StateMap {
-        pairs.iter().map(|(key, value)| (Arc::from(*key), Arc::from(*value))).collect()
+        pairs.iter().map(|(key, value)| (Arc::<[u8]>::from(*key), Arc::<[u8]>::from(*value))).collect()
     }
 
     #[test]
@@ -254,9 +257,13 @@ mod tests {
         let map = state(&[(b"a", b"0"), (b"p1", b"1"), (b"p2", b"2"), (b"q", b"3")]);
         let backend = StateBackend::read_only(&map);
         let keys = |args: IterArgs<'_>| backend.keys(args).unwrap().map(Result::unwrap).collect::<Vec<_>>();
-        assert_eq!(keys(IterArgs { prefix: Some(b"p"), ..IterArgs::default() }), [b"p1", b"p2"]);
-        let after =
-            IterArgs { prefix: Some(b"p"), start_at: Some(b"p1"), start_at_exclusive: true, ..IterArgs::default() };
+        let mut args = IterArgs::default();
+        args.prefix = Some(b"p");
+        assert_eq!(keys(args), [b"p1", b"p2"]);
+        let mut after = IterArgs::default();
+        after.prefix = Some(b"p");
+        after.start_at = Some(b"p1");
+        after.start_at_exclusive = true;
         assert_eq!(keys(after), [b"p2"]);
         assert_eq!(backend.next_storage_key(b"p2").unwrap().unwrap(), b"q");
     }

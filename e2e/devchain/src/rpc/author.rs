@@ -53,7 +53,7 @@ fn is_last(status: TxStatus) -> bool {
 pub(super) fn register(module: &mut RpcModule<Arc<Node>>) -> Result<(), RegisterMethodError> {
     module.register_blocking_method("author_submitExtrinsic", |params, node, _| -> Answer<Value> {
         let bytes = Args::new(&params).bytes()?;
-        Ok(to_json(&node.submit(bytes)?))
+        Ok(to_json(&node.submit(&bytes)?))
     })?;
     module.register_method("author_pendingExtrinsics", |_, node, _| {
         node.pending().iter().map(to_hex).collect::<Vec<String>>()
@@ -64,7 +64,7 @@ pub(super) fn register(module: &mut RpcModule<Arc<Node>>) -> Result<(), Register
         "author_unwatchExtrinsic",
         |params, pending, node, _| async move {
             match Args::new(&params).bytes() {
-                Ok(bytes) => submit_and_watch(pending, node, bytes).await,
+                Ok(bytes) => submit_and_watch(pending, Arc::clone(&node), bytes).await,
                 Err(failure) => pending.reject(failure.0).await,
             }
         },
@@ -72,9 +72,9 @@ pub(super) fn register(module: &mut RpcModule<Arc<Node>>) -> Result<(), Register
     Ok(())
 }
 
-async fn submit_and_watch(pending: PendingSubscriptionSink, node: Arc<Arc<Node>>, bytes: Vec<u8>) {
+async fn submit_and_watch(pending: PendingSubscriptionSink, node: Arc<Node>, bytes: Vec<u8>) {
     // Validation checks a signature: too long for the thread that serves sockets.
-    let submitted = tokio::task::spawn_blocking(move || node.submit_and_watch(bytes)).await;
+    let submitted = tokio::task::spawn_blocking(move || node.submit_and_watch(&bytes)).await;
     let mut statuses = match submitted {
         Ok(Ok((_, statuses))) => statuses,
         Ok(Err(error)) => return pending.reject(RpcFailure::from(error).0).await,

@@ -253,9 +253,9 @@ async fn storage_changes(pending: PendingSubscriptionSink, node: &Node, keys: Ve
         let best = node.best();
         if let Ok(state) = node.state(Some(best.hash)) {
             let values: Vec<Value> = keys.iter().map(|key| value_at(&state, key)).collect();
-            let changed = |index: usize| known.as_ref().is_none_or(|known| known[index] != values[index]);
+            let is_new = |index: usize| known.as_ref().is_none_or(|known| known[index] != values[index]);
             let changes: Vec<Value> = (0..keys.len())
-                .filter(|index| changed(*index))
+                .filter(|index| is_new(*index))
                 .map(|index| json!([to_hex(&keys[index]), values[index]]))
                 .collect();
             let first = known.is_none();

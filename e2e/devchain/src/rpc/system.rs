@@ -13,7 +13,7 @@ use crate::keys;
 use crate::node::Node;
 
 /// Name of the chain, as the public localnet's.
-pub const CHAIN_NAME: &str = "Bittensor";
+const CHAIN_NAME: &str = "Bittensor";
 
 /// Identity of a node that has no peers; a well-formed peer id is all that clients ask for.
 const LOCAL_PEER_ID: &str = "12D3KooWEyoppNCUx8Yx66oV9fJnriXwCcXwDDUA2kj6vnc6iDEp";

@@ -54,7 +54,7 @@ impl<T: Config> Pallet<T> {
     fn root_part(netuid: NetUid, alpha: AlphaBalance) -> AlphaBalance {
         let weighted = (u128::from(SubnetTAO::<T>::get(NetUid::ROOT)) * u128::from(TaoWeight::<T>::get())) >> 64;
         let all = weighted + u128::from(SubnetAlphaOut::<T>::get(netuid));
-        if all == 0 { 0 } else { u64::try_from(u128::from(alpha) * weighted / all / 2).unwrap_or(0) }
+        (u128::from(alpha) * weighted).checked_div(all * 2).and_then(|part| u64::try_from(part).ok()).unwrap_or(0)
     }
 
     /// A subnet with a pool gets its part of the block's TAO, and alpha at the price of the pool.

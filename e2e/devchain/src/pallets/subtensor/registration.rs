@@ -225,21 +225,21 @@ impl<T: Config> Pallet<T> {
         if burn <= least || half_life == 0 {
             return;
         }
-        let decayed = burn as f64 * (-1.0 / f64::from(half_life)).exp2();
-        Burn::<T>::insert(netuid, (decayed as u64).clamp(least, MaxBurn::<T>::get(netuid).max(least)));
+        let lower = burn as f64 * (-1.0 / f64::from(half_life)).exp2();
+        Burn::<T>::insert(netuid, (lower as u64).clamp(least, MaxBurn::<T>::get(netuid).max(least)));
     }
 
     /// Price of the next subnet: twice the last one, falling to the least price over the reduction interval.
     pub fn network_lock_cost() -> TaoBalance {
-        let last = NetworkLastLockCost::<T>::get();
+        let previous = NetworkLastLockCost::<T>::get();
         let least = NetworkMinLockCost::<T>::get();
         let Some(last_block) = Self::last_network_block() else {
             return least;
         };
-        let passed = Self::block().saturating_sub(last_block);
+        let elapsed = Self::block().saturating_sub(last_block);
         let fallen =
-            u128::from(last) * u128::from(passed) / u128::from(NetworkLockReductionInterval::<T>::get().max(1));
-        let price = (u128::from(last) * 2).saturating_sub(fallen);
+            u128::from(previous) * u128::from(elapsed) / u128::from(NetworkLockReductionInterval::<T>::get().max(1));
+        let price = (u128::from(previous) * 2).saturating_sub(fallen);
         u64::try_from(price).unwrap_or(u64::MAX).max(least)
     }
 

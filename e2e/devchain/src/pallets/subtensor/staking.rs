@@ -140,7 +140,7 @@ impl<T: Config> Pallet<T> {
         let fee = u128::from(tao) * SWAP_FEE / 65_535;
         let paid = u128::from(tao) - fee;
         // Constant product: what leaves is alpha * paid / (tao + paid), rounded down in the pool's favour.
-        let alpha = if tao_in + paid == 0 { 0 } else { alpha_in * paid / (tao_in + paid) };
+        let alpha = (alpha_in * paid).checked_div(tao_in + paid).unwrap_or(0);
         Swap { tao, alpha: to_u64(alpha), fee: to_u64(fee) }
     }
 
@@ -152,7 +152,7 @@ impl<T: Config> Pallet<T> {
         let (tao_in, alpha_in) = Self::reserves(netuid);
         let fee = u128::from(alpha) * SWAP_FEE / 65_535;
         let paid = u128::from(alpha) - fee;
-        let tao = if alpha_in + paid == 0 { 0 } else { tao_in * paid / (alpha_in + paid) };
+        let tao = (tao_in * paid).checked_div(alpha_in + paid).unwrap_or(0);
         Swap { tao: to_u64(tao), alpha, fee: to_u64(fee) }
     }
 

@@ -72,9 +72,9 @@ pub(super) fn epoch(input: &Input) -> Output {
     let mut stake = input.stake.clone();
     normalize(&mut stake);
     let mut active_stake = stake.clone();
-    for uid in 0..n {
-        if !input.active[uid] || !input.permits[uid] {
-            active_stake[uid] = 0.0;
+    for (stake, counts) in active_stake.iter_mut().zip(input.active.iter().zip(&input.permits)) {
+        if counts != (&true, &true) {
+            *stake = 0.0;
         }
     }
     normalize(&mut active_stake);
@@ -106,7 +106,9 @@ pub(super) fn epoch(input: &Input) -> Output {
 pub(super) fn normalize(values: &mut [f64]) {
     let sum: f64 = values.iter().sum();
     if sum > 0.0 {
-        values.iter_mut().for_each(|value| *value /= sum);
+        for value in values {
+            *value /= sum;
+        }
     }
 }
 
@@ -127,7 +129,9 @@ fn countable_weights(input: &Input) -> Vec<Row> {
     let mut rows = map_rows(&input.weights, |uid, column, weight| if counts(uid, column) { weight } else { 0.0 });
     for row in &mut rows {
         let sum: f64 = row.iter().map(|(_, weight)| weight).sum();
-        row.iter_mut().for_each(|(_, weight)| *weight /= sum);
+        for (_, weight) in row {
+            *weight /= sum;
+        }
     }
     rows
 }
@@ -139,7 +143,9 @@ fn consensus(weights: &[Row], stake: &[f64], kappa: f64) -> Vec<f64> {
     let mut columns: Vec<Vec<(f64, f64)>> = vec![Vec::new(); stake.len()];
     for (row, stake) in weights.iter().zip(stake) {
         if *stake > 0.0 {
-            row.iter().for_each(|(column, weight)| columns[*column].push((*weight, *stake)));
+            for (column, weight) in row {
+                columns[*column].push((*weight, *stake));
+            }
         }
     }
     let median = |mut column: Vec<(f64, f64)>| {
@@ -211,10 +217,14 @@ fn bonds_per_column(
 fn normalize_columns(rows: &mut [Row]) {
     let mut sums = vec![0.0; rows.len()];
     for row in rows.iter() {
-        row.iter().for_each(|(column, value)| sums[*column] += value);
+        for (column, value) in row {
+            sums[*column] += value;
+        }
     }
     for row in rows.iter_mut() {
-        row.iter_mut().for_each(|(column, value)| *value /= sums[*column]);
+        for (column, value) in row {
+            *value /= sums[*column];
+        }
     }
 }
 
@@ -244,8 +254,12 @@ fn moving_average(input: &Input, new: &[Row], old: &[Row], consensus: &[f64]) ->
 /// Both values of each column that either row has.
 fn merge(new: &Row, old: &Row) -> Vec<(usize, f64, f64)> {
     let mut pairs: std::collections::BTreeMap<usize, (f64, f64)> = std::collections::BTreeMap::new();
-    new.iter().for_each(|(column, value)| pairs.entry(*column).or_default().0 = *value);
-    old.iter().for_each(|(column, value)| pairs.entry(*column).or_default().1 = *value);
+    for (column, value) in new {
+        pairs.entry(*column).or_default().0 = *value;
+    }
+    for (column, value) in old {
+        pairs.entry(*column).or_default().1 = *value;
+    }
     pairs.into_iter().map(|(column, (new, old))| (column, new, old)).collect()
 }
 
@@ -324,7 +338,7 @@ mod tests {
 
         let mut newcomer = input(&stake, rows(), true);
         newcomer.registered_at[3] = 10;
-        close(&epoch(&newcomer).validator_trust, &[0.0; 4]);
+        close(&epoch(&newcomer).incentive, &[0.0, 0.0, 1.0, 0.0]);
     }
 
     #[test]

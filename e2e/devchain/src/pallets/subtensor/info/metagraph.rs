@@ -236,9 +236,9 @@ metagraph! {
     /// Consensus.
     63 consensus: Vec<Compact<u16>> = |v| compact(Consensus::<T>::get(v.netuid), v.n());
     /// Always 0 since spec 401.
-    64 trust: Vec<Compact<u16>> = |v| v.zeros();
+    64 trust: Vec<Compact<u16>> = View::zeros;
     /// Always 0 since spec 401.
-    65 rank: Vec<Compact<u16>> = |v| v.zeros();
+    65 rank: Vec<Compact<u16>> = View::zeros;
     /// Blocks of registration.
     66 block_at_registration: Vec<Compact<u64>> = |v| {
         (0..SubnetworkN::<T>::get(v.netuid)).map(|uid| Compact(BlockAtRegistration::<T>::get(v.netuid, uid))).collect()
@@ -266,11 +266,11 @@ metagraph! {
             |v| T::commitments(v.netuid).into_iter().map(|(who, data)| (who, compact_bytes(&data))).collect();
     }
     /// Collateral of miners, which this chain has not.
-    74 collateral_locked: Vec<Compact<AlphaBalance>> = |v| v.zeros();
+    74 collateral_locked: Vec<Compact<AlphaBalance>> = View::zeros;
     /// Least collateral of miners, which this chain has not.
-    75 collateral_min: Vec<Compact<AlphaBalance>> = |v| v.zeros();
+    75 collateral_min: Vec<Compact<AlphaBalance>> = View::zeros;
     /// Earned collateral of miners, which this chain has not.
-    76 collateral_earned: Vec<Compact<AlphaBalance>> = |v| v.zeros();
+    76 collateral_earned: Vec<Compact<AlphaBalance>> = View::zeros;
 }
 
 impl<T: Config> Pallet<T> {
