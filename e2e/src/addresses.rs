@@ -34,7 +34,7 @@ impl Addresses {
 
     /// First and last address that a pod may be given.
     pub fn pod_addresses(self) -> (Ipv4Addr, Ipv4Addr) {
-        (self.at(0x0100), self.at(0xfeff))
+        (self.at(0x0101), self.at(0xfefe))
     }
 
     /// The range from which Services get their addresses.

@@ -377,7 +377,15 @@ impl Site {
         let content = fs::read(&own).with_context(|| format!("cannot read `{}`", own.display()))?;
         // The name carries the content, so that a new version counts as a change of the process.
         let path = path.with_extension(&crate::sha256_hex(&content)[..12]);
-        write_file(&path, &content, 0o755)?;
+        if write_file(&path, &content, 0o755)? {
+            for entry in fs::read_dir(self.layout.run()).context("cannot read the folder of process files")?.flatten() {
+                let older =
+                    entry.file_name().to_string_lossy().starts_with("mycelium-cluster.") && entry.path() != path;
+                if older {
+                    daemon::remove_if_present(&entry.path())?;
+                }
+            }
+        }
         Ok(path)
     }
 

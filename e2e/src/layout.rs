@@ -142,7 +142,9 @@ pub fn write_file(path: &Path, content: &[u8], mode: u32) -> Result<bool> {
     }
     let folder = path.parent().with_context(|| format!("`{}` has no folder", path.display()))?;
     fs::create_dir_all(folder).with_context(|| format!("cannot make the folder `{}`", folder.display()))?;
-    let draft = path.with_extension("draft");
+    let mut draft = path.as_os_str().to_owned();
+    draft.push(".draft");
+    let draft = PathBuf::from(draft);
     // A draft that a killed run left behind may have wider permissions than this one asks for.
     let _ = fs::remove_file(&draft);
     let written = fs::OpenOptions::new()

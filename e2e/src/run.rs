@@ -121,8 +121,10 @@ impl Session {
         if self.layout.kind_kubeconfig().exists() {
             KindCluster::new(self.workspace.root.clone(), self.layout.clone()).down(&self.progress)?;
         }
-        require_root(&self.layout)?;
-        Cluster::remove(&self.layout, &self.progress)?;
+        if self.layout.cluster().exists() {
+            require_root(&self.layout)?;
+            Cluster::remove(&self.layout, &self.progress)?;
+        }
         if self.progress.changes().is_empty() {
             self.progress.note("There was no cluster.");
         } else {
@@ -241,11 +243,8 @@ impl Session {
     }
 
     fn report_changes(&self) {
-        let changes: Vec<String> = self.progress.changes().into_iter().map(|step| step.name).collect();
-        if changes.is_empty() {
+        if self.progress.changes().is_empty() {
             self.progress.note("Everything was as it should be: nothing was changed.");
-        } else {
-            self.progress.note(&format!("Changed: {}.", changes.join(", ")));
         }
     }
 

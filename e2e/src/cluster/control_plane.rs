@@ -129,6 +129,7 @@ pub(super) fn controller_manager(site: &Site, pki: &Pki) -> Result<Member> {
         .flag("use-service-account-credentials", "true")
         .file("root-ca-file", authority.certificate())
         .file("service-account-private-key-file", pki.token_key()?.key)
+        .flag("flex-volume-plugin-dir", site.layout.cluster().join("volume-plugins"))
         .file("cluster-signing-cert-file", signing.certificate)
         .file("cluster-signing-key-file", signing.key)
         .flag("profiling", "false");

@@ -96,8 +96,10 @@ pub(super) fn shared_places(layout: &Layout) {
             let _ = fs::remove_file(entry.path());
         }
     }
+    let sandboxes = sandboxes(&layout.cluster().join("nodes"));
     for entry in fs::read_dir("/var/lib/cni/results").into_iter().flatten().flatten() {
-        if entry.file_name().to_string_lossy().starts_with("mycelium-") {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if sandboxes.iter().any(|sandbox| name.contains(sandbox)) {
             let _ = fs::remove_file(entry.path());
         }
     }
@@ -113,6 +115,8 @@ pub(super) fn shared_places(layout: &Layout) {
         "/var/lib/cni",
         "/var/lib/kubelet/device-plugins",
         "/var/lib/kubelet",
+        // What mount(8) and its library keep notes in.
+        "/run/mount",
     ] {
         let _ = fs::remove_dir(folder);
     }
@@ -182,6 +186,17 @@ fn shim_sockets(run: &Path) -> Vec<PathBuf> {
     sockets
 }
 
+/// The ids of all pods that the nodes' runtimes know, running or not. The results of CNI plugins are named after them.
+fn sandboxes(nodes: &Path) -> Vec<String> {
+    let runtimes = fs::read_dir(nodes)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|node| node.path().join("containerd/io.containerd.grpc.v1.cri/sandboxes"));
+    let entries = runtimes.flat_map(|folder| fs::read_dir(folder).into_iter().flatten().flatten());
+    entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).filter(|id| id.len() == 64).collect()
+}
+
 fn mounts_below(table: &str, folder: &Path) -> Vec<PathBuf> {
     let points = table.lines().filter_map(|line| line.split(' ').nth(4)).map(|point| PathBuf::from(unescape(point)));
     let mut below: Vec<PathBuf> = points.filter(|point| point.starts_with(folder)).collect();
@@ -219,6 +234,18 @@ mod tests {
                      4 1 0:5 / /h/cluster-of-another rw - tmpfs t rw\n";
         let below = mounts_below(table, Path::new("/h/cluster"));
         assert_eq!(below, [PathBuf::from("/h/cluster/run/a b"), PathBuf::from("/h/cluster/run")]);
+    }
+
+    #[test]
+    fn pods_of_all_nodes_are_known_by_their_runtimes_folders() {
+        let folder = tempfile::tempdir().unwrap();
+        let id = "ab".repeat(32);
+        for node in ["n1", "n2"] {
+            let sandboxes = folder.path().join(node).join("containerd/io.containerd.grpc.v1.cri/sandboxes");
+            fs::create_dir_all(sandboxes.join(&id)).unwrap();
+            fs::create_dir_all(sandboxes.join("x")).unwrap();
+        }
+        assert_eq!(sandboxes(folder.path()), [id.clone(), id], "a short name would match what is not ours");
     }
 
     #[test]

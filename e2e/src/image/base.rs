@@ -8,11 +8,11 @@ use std::{fs, path::Path, process::Command};
 
 use anyhow::{Context as _, Result, bail};
 
-use super::layer::{Files, Layer, USER};
+use super::layer::{Files, Layer, MERGED, USER};
 use crate::{command, layout::Layout, packages, progress::Step, sha256_hex};
 
 /// A change of the code below that changes the layers' content changes this number.
-const RECIPE: u32 = 1;
+const RECIPE: u32 = 2;
 
 /// Everything a program of ours needs: the C library, the compiler's runtime, the authorities of TLS.
 const BASE: [&str; 4] = ["base-files", "ca-certificates", "libc6", "libgcc-s1"];
@@ -151,7 +151,7 @@ fn unpack(step: &Step, packages: &Path, folder: &Path) -> Result<()> {
 /// What a fresh system has before any package: the merged folders, users, and room for temporary files.
 fn skeleton() -> Files {
     let mut files = Files::default();
-    for name in ["bin", "sbin", "lib", "lib64"] {
+    for name in MERGED {
         files.add_folder(&format!("usr/{name}"), 0o755, 0);
         files.add_link(name, &format!("usr/{name}"));
     }

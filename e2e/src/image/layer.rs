@@ -19,6 +19,9 @@ use tar::{Archive, Builder, EntryType, Header};
 /// A user and group of their own for everything that runs in our images.
 pub(super) const USER: u64 = 65532;
 
+/// Folders of old that are links into `/usr`.
+pub(super) const MERGED: [&str; 4] = ["bin", "lib", "lib64", "sbin"];
+
 /// The files of a layer that is being put together.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Files {
@@ -189,12 +192,15 @@ impl Files {
 
     fn insert(&mut self, path: &Path, file: File) {
         let path = merged(&clean(path));
-        // A package may call a folder what is a link here; the link wins, since its target is where the files go.
-        if matches!(file.kind, Kind::Folder) && self.entries.contains_key(&path) && file.owner == 0 {
-            return;
-        }
         if path.as_os_str().is_empty() {
             return;
+        }
+        if matches!(file.kind, Kind::Folder) {
+            // A package may call a folder what is a link here, in this layer or in one below it. The link wins.
+            let is_link = MERGED.iter().any(|name| path == Path::new(name));
+            if is_link || (self.entries.contains_key(&path) && file.owner == 0) {
+                return;
+            }
         }
         let mut parent = path.parent();
         while let Some(folder) = parent.filter(|folder| !folder.as_os_str().is_empty()) {
@@ -256,7 +262,7 @@ fn clean(path: &Path) -> PathBuf {
 fn merged(path: &Path) -> PathBuf {
     let mut parts = path.components();
     match parts.next() {
-        Some(Component::Normal(first)) if ["bin", "sbin", "lib", "lib64"].iter().any(|name| first == *name) => {
+        Some(Component::Normal(first)) if MERGED.iter().any(|name| first == *name) => {
             if parts.as_path().as_os_str().is_empty() { path.to_owned() } else { Path::new("usr").join(path) }
         }
         _ => path.to_owned(),
@@ -327,6 +333,15 @@ mod tests {
         let lib =
             archive.entries().unwrap().map(Result::unwrap).find(|entry| entry.path().unwrap() == Path::new("lib"));
         assert_eq!(lib.unwrap().header().entry_type(), EntryType::Symlink);
+    }
+
+    #[test]
+    fn an_upper_layer_does_not_turn_the_links_of_a_lower_one_into_folders() {
+        let mut files = Files::default();
+        files
+            .add_package(&package(&[("./lib", EntryType::Directory, ""), ("./lib/a.so", EntryType::Regular, "a")]))
+            .unwrap();
+        assert_eq!(names(&files.into_layer().unwrap()), ["usr", "usr/lib", "usr/lib/a.so"]);
     }
 
     #[test]
