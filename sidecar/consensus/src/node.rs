@@ -365,12 +365,14 @@ impl Inner {
         });
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow_watched();
-        let membership = metrics.membership_config.membership();
-        let hotkeys = |ids: BTreeSet<NodeId>| {
-            let mut hotkeys: Vec<Hotkey> =
-                ids.iter().filter_map(|id| membership.get_node(id)).map(|node| node.hotkey).collect();
-            hotkeys.sort();
-            hotkeys
+        let membership = metrics.committed_membership_config.membership();
+        // While a change is under way, the voters are still those of before: their majority is needed until it is done,
+        // and whoever counts on the new ones must not be told too early.
+        let voters = membership.get_joint_config().first().cloned().unwrap_or_default();
+        let hotkeys = |votes: bool| {
+            let chosen = membership.nodes().filter(|(id, _)| voters.contains(id) == votes);
+            let hotkeys: BTreeSet<Hotkey> = chosen.map(|(_, node)| node.hotkey).collect();
+            hotkeys.into_iter().collect()
         };
         GroupStatus {
             cluster_id: self.raft.config().cluster_name.clone(),
@@ -382,8 +384,8 @@ impl Inner {
             applied_index,
             restored_index: self.restored_index,
             state_hash,
-            voters: hotkeys(membership.voter_ids().collect()),
-            learners: hotkeys(membership.learner_ids().collect()),
+            voters: hotkeys(true),
+            learners: hotkeys(false),
             weights,
         }
     }

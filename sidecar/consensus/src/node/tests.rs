@@ -113,8 +113,14 @@ async fn a_forged_hand_over_deposes_nobody() {
     }
     assert_eq!((group.status(leader).role, group.status(leader).term), (GroupRole::Leader, term));
     // The flag is what it takes: openraft by itself believes it.
-    let believed = group.get(voter).raft.vote(campaign).await.unwrap();
-    assert!(believed.vote_granted);
+    let deadline = Instant::now() + Duration::from_mins(1);
+    loop {
+        let campaign = forged_campaign(group.get(traitor)).await;
+        if group.get(voter).raft.vote(campaign).await.unwrap().vote_granted {
+            break;
+        }
+        assert!(Instant::now() < deadline, "this test proves nothing any more: openraft checks the flag itself");
+    }
     group.end().await;
 }
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use sidecar_consensus::fake::FakeNetwork;
 use sidecar_consensus::{Command, Consensus, ConsensusConfig, ConsensusError, Reply, StakeObservation};
 use sidecar_util::config::{GroupConfig, Member, TimingProfile};
-use sidecar_util::http::{GroupRole, GroupStatus};
+use sidecar_util::http::GroupStatus;
 use sidecar_util::{Hotkey, RAO_PER_TAO, Tao};
 use tempfile::TempDir;
 use tokio::sync::watch;
@@ -53,12 +53,28 @@ impl Cluster {
 
     /// A group in which everybody runs and whoever can vote votes.
     pub(crate) async fn formed(seeds: &[u8], voters: u8) -> Self {
-        let mut cluster = Self::new(seeds, voters);
-        for seed in seeds {
+        Self::new(seeds, voters).form().await
+    }
+
+    /// The same with the timing of the default profile: slower, and steady on a busy machine.
+    pub(crate) async fn formed_steadily(seeds: &[u8], voters: u8) -> Self {
+        let cluster = Self::new(seeds, voters);
+        cluster.edit(|group| group.timing = TimingProfile::Lan);
+        cluster.form().await
+    }
+
+    async fn form(self) -> Self {
+        let mut cluster = self;
+        let (seeds, voters) = {
+            let group = cluster.group.borrow();
+            let seeds: Vec<u8> = group.members.iter().map(|member| member.hotkey.as_bytes()[0]).collect();
+            (seeds, group.voters)
+        };
+        for seed in &seeds {
             cluster.start(*seed).await;
         }
         let wanted = usize::from(voters).min(seeds.len());
-        cluster.until("the group is formed", |cluster| cluster.is_settled(seeds, wanted)).await;
+        cluster.until("the group is formed", |cluster| cluster.is_settled(&seeds, wanted)).await;
         cluster
     }
 
@@ -157,8 +173,9 @@ impl Cluster {
 
     /// The member that leads in its own eyes and in those of all the given members.
     pub(crate) fn leader_of(&self, seeds: &[u8]) -> Option<u8> {
-        let leader = *seeds.iter().find(|seed| self.status(**seed).role == GroupRole::Leader)?;
-        seeds.iter().all(|seed| self.status(*seed).leader == Some(hotkey(leader))).then_some(leader)
+        let leader = self.running[seeds.first()?].leader()?;
+        let known = seeds.iter().copied().find(|seed| hotkey(*seed) == leader)?;
+        seeds.iter().all(|seed| self.running[seed].leader() == Some(leader)).then_some(known)
     }
 
     /// Whether these members are the group, so many of them vote, and all agree on everything.
@@ -177,31 +194,42 @@ impl Cluster {
 
     /// Waits until something is so; panics with everybody's status when it takes too long.
     pub(crate) async fn until(&self, what: &str, is_so: impl Fn(&Self) -> bool) {
+        self.find(what, |cluster| is_so(cluster).then_some(())).await;
+    }
+
+    /// Waits until one of these members leads all of them.
+    pub(crate) async fn elected(&self, seeds: &[u8]) -> u8 {
+        self.find("somebody leads", |cluster| cluster.leader_of(seeds)).await
+    }
+
+    async fn find<T>(&self, what: &str, look: impl Fn(&Self) -> Option<T>) -> T {
         let deadline = Instant::now() + DEADLINE;
-        while !is_so(self) {
+        loop {
+            if let Some(found) = look(self) {
+                return found;
+            }
             assert!(Instant::now() < deadline, "waited in vain until {what}: {:#?}", self.statuses());
             tokio::time::sleep(LOOK).await;
         }
     }
 
-    /// Waits until one of these members leads all of them.
-    pub(crate) async fn elected(&self, seeds: &[u8]) -> u8 {
-        self.until("somebody leads", |cluster| cluster.leader_of(seeds).is_some()).await;
-        self.leader_of(seeds).unwrap()
+    /// Has a command applied once or more by whoever leads these members.
+    pub(crate) async fn propose(&self, command: Command, seeds: &[u8]) -> Reply {
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            let leader = self.elected(seeds).await;
+            match self.get(leader).propose(command.clone()).await {
+                Ok(reply) => return reply,
+                Err(error @ ConsensusError::Stopped { .. }) => panic!("{error}"),
+                Err(error) => assert!(Instant::now() < deadline, "{error}"),
+            }
+        }
     }
 
     /// Sets a key through whoever leads, and waits until the given members have applied it.
     pub(crate) async fn put(&self, key: &str, value: &str, seeds: &[u8]) {
-        let deadline = Instant::now() + DEADLINE;
-        loop {
-            let leader = self.elected(seeds).await;
-            let command = Command::Put { key: key.into(), value: value.into() };
-            match self.get(leader).propose(command).await {
-                Ok(Reply::Written { .. }) => break,
-                Ok(reply) => panic!("unexpected reply {reply:?}"),
-                Err(error) => assert!(Instant::now() < deadline && error.is_retryable(), "{error}"),
-            }
-        }
+        let reply = self.propose(Command::Put { key: key.into(), value: value.into() }, seeds).await;
+        assert!(matches!(reply, Reply::Written { .. }), "{reply:?}");
         self.until("the key is everywhere", |cluster| seeds.iter().all(|seed| cluster.holds(*seed, key, value))).await;
     }
 

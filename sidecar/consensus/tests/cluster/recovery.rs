@@ -70,26 +70,23 @@ async fn a_wiped_member_joins_again_under_a_new_id() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_member_that_was_away_for_long_gets_a_snapshot() {
-    let mut cluster = Cluster::formed(&[1, 2, 3], 3).await;
+    let mut cluster = Cluster::formed_steadily(&[1, 2, 3], 3).await;
     let leader = cluster.elected(&[1, 2, 3]).await;
     let away = if leader == 3 { 2 } else { 3 };
     let rest: Vec<u8> = [1, 2, 3].into_iter().filter(|seed| *seed != away).collect();
     cluster.crash(away).await;
     cluster.wipe(away);
     // More entries than are kept behind a snapshot, and more state than fits into one chunk.
-    let lead = cluster.get(leader).clone();
     for index in 0..3_u8 {
         let command = Command::Put { key: vec![b'l', index], value: vec![index; 700_000] };
-        lead.propose(command).await.unwrap();
+        cluster.propose(command, &rest).await;
     }
     for batch in 0..22_u16 {
-        let puts = (0..256_u16).map(|index| {
+        let put = |index: u16| {
             let key = (batch * 256 + index).to_be_bytes();
-            lead.propose(Command::Put { key: [b"k", &key[..]].concat(), value: key.to_vec() })
-        });
-        for outcome in futures::future::join_all(puts).await {
-            outcome.unwrap();
-        }
+            cluster.propose(Command::Put { key: [b"k", &key[..]].concat(), value: key.to_vec() }, &rest)
+        };
+        futures::future::join_all((0..256).map(put)).await;
     }
     cluster.put("last", "1", &rest).await;
     cluster.start(away).await;
