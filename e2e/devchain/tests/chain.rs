@@ -42,7 +42,7 @@ impl Chain {
             }
         };
         // Whoever reads the rest keeps the chain from blocking on a full pipe.
-        std::thread::spawn(move || lines.for_each(drop));
+        std::thread::spawn(move || lines.map_while(Result::ok).for_each(|line| eprintln!("chain: {line}")));
         Self { child, address }
     }
 

@@ -15,7 +15,7 @@ use super::pool::{Queue, TxStatus, notify};
 use super::state::{StateMap, TipTrie, apply_changes};
 use super::store::Store;
 use super::{BlockTime, ChainEvent, Node};
-use crate::runtime::{Header, ManyBlocksPerSlot, Runtime, SlotDuration};
+use crate::runtime::{Header, ManyBlocksPerSlot, MinimumPeriod, Runtime, SlotDuration};
 
 /// What the author is woken up for.
 #[derive(Default)]
@@ -209,7 +209,8 @@ fn next_time() -> (u64, Slot) {
     let slot_duration = SlotDuration::get();
     let last_slot = u64::from(pallet_aura::CurrentSlot::<Runtime>::get());
     let last_time = pallet_timestamp::Now::<Runtime>::get();
-    let earliest = if ManyBlocksPerSlot::get() { last_time + 1 } else { (last_slot + 1) * slot_duration };
+    let next_slot = if ManyBlocksPerSlot::get() { 0 } else { (last_slot + 1) * slot_duration };
+    let earliest = next_slot.max(last_time + MinimumPeriod::get());
     let timestamp = now.max(earliest);
     (timestamp, Slot::from(timestamp / slot_duration))
 }
