@@ -20,6 +20,9 @@ mod yuma;
 
 pub mod runtime_api;
 
+#[cfg(test)]
+mod tests;
+
 pub use commit_reveal::Reveal;
 pub use guards::SubtensorTransactionExtension;
 pub use info::*;
