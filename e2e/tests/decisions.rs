@@ -1,6 +1,8 @@
 //! What `make up` decides on machines that are not like this one: `preflight.sh` where things are missing, and `mycelium-cluster` with a
 //! recorded Docker and kind on PATH.
 
+#![expect(clippy::unwrap_used, reason = "a test's helpers fail as the test does")]
+
 use std::{
     fs,
     os::unix::fs::{PermissionsExt as _, symlink},
