@@ -5,4 +5,6 @@
 )]
 
 pub mod admin_utils;
+pub mod commitments;
+pub mod proxies;
 pub mod subtensor;

@@ -20,9 +20,10 @@ use sp_runtime::{ApplyExtrinsicResult, ExtrinsicInclusionMode, MultiAddress, Mul
 use sp_version::RuntimeVersion;
 
 use crate::extensions::{CheckNonce, CheckShieldedTxValidity, DrandPriority, SudoTransactionExtension};
-use crate::pallets::admin_utils;
+use crate::pallets::proxies::ProxyType;
 use crate::pallets::subtensor::runtime_api::{SimSwapResult, SubnetPrice};
 use crate::pallets::subtensor::{self, NetUid, SubtensorTransactionExtension};
+use crate::pallets::{admin_utils, commitments};
 
 /// Signature of any of the three kinds of key.
 pub type Signature = MultiSignature;
@@ -202,8 +203,8 @@ impl subtensor::Config for Runtime {
     type MinTempo = ConstU16<{ subtensor::MIN_TEMPO }>;
     type MaxTempo = ConstU16<{ subtensor::MAX_TEMPO }>;
 
-    fn commitments(_netuid: NetUid) -> Vec<(AccountId, Vec<u8>)> {
-        Vec::new()
+    fn commitments(netuid: NetUid) -> Vec<(AccountId, Vec<u8>)> {
+        Commitments::commitments(netuid)
     }
 }
 
@@ -220,6 +221,24 @@ impl pallet_sudo::Config for Runtime {
     type WeightInfo = ();
 }
 
+impl pallet_proxy::Config for Runtime {
+    type RuntimeEvent = RuntimeEvent;
+    type RuntimeCall = RuntimeCall;
+    type Currency = Balances;
+    type ProxyType = ProxyType;
+    type ProxyDepositBase = ConstU64<60_000_000>;
+    type ProxyDepositFactor = ConstU64<33_000_000>;
+    type MaxProxies = ConstU32<20>;
+    type WeightInfo = ();
+    type MaxPending = ConstU32<75>;
+    type CallHasher = BlakeTwo256;
+    type AnnouncementDepositBase = ConstU64<36_000_000>;
+    type AnnouncementDepositFactor = ConstU64<68_000_000>;
+    type BlockNumberProvider = System;
+}
+
+impl commitments::Config for Runtime {}
+
 impl admin_utils::Config for Runtime {}
 
 construct_runtime!(
@@ -232,6 +251,8 @@ construct_runtime!(
         SubtensorModule: subtensor = 7,
         Utility: pallet_utility = 11,
         Sudo: pallet_sudo = 12,
+        Proxy: pallet_proxy = 16,
+        Commitments: commitments = 18,
         AdminUtils: admin_utils = 19,
     }
 );

@@ -10,8 +10,10 @@ use std::time::Duration;
 use codec::Encode;
 use e2e_devchain::client::{Connection, Inclusion};
 use e2e_devchain::keys;
+use e2e_devchain::pallets::commitments::{self, CommitmentInfo, Data, Registration};
+use e2e_devchain::pallets::proxies::ProxyType;
 use e2e_devchain::pallets::subtensor::{self, Metagraph, NetUid};
-use e2e_devchain::runtime::{AccountId, Hash, RuntimeCall, RuntimeEvent};
+use e2e_devchain::runtime::{AccountId, Hash, Runtime, RuntimeCall, RuntimeEvent};
 use jsonrpsee::core::client::{ClientT, SubscriptionClientT};
 use jsonrpsee::rpc_params;
 use jsonrpsee::ws_client::{WsClient, WsClientBuilder};
@@ -115,7 +117,7 @@ fn succeeded(inclusion: &Inclusion) -> bool {
 
 async fn free(chain: &Connection, name: &str) -> u64 {
     type Info = frame_system::AccountInfo<u32, pallet_balances::AccountData<u64>>;
-    let key = frame_system::Account::<e2e_devchain::runtime::Runtime>::hashed_key_for(id(name));
+    let key = frame_system::Account::<Runtime>::hashed_key_for(id(name));
     chain.storage::<Info>(&key, None).await.unwrap().unwrap_or_default().data.free
 }
 
@@ -252,8 +254,7 @@ async fn dispatch_errors_and_pool_rejections_say_why() {
     // Dispatch refuses what only it can know.
     let call = subtensor::Call::add_stake { hotkey: id("Nobody"), netuid: NetUid(1), amount_staked: 1_000_000_000 };
     let inclusion = send(&connection, call, "Bob").await.unwrap();
-    let expected: sp_runtime::DispatchError =
-        subtensor::Error::<e2e_devchain::runtime::Runtime>::HotKeyAccountNotExists.into();
+    let expected: sp_runtime::DispatchError = subtensor::Error::<Runtime>::HotKeyAccountNotExists.into();
     let failed = inclusion.events.iter().find_map(|event| match event {
         RuntimeEvent::System(frame_system::Event::ExtrinsicFailed { dispatch_error, .. }) => Some(*dispatch_error),
         _ => None,
@@ -318,6 +319,46 @@ async fn a_hotkey_without_balance_registers_serves_and_sets_its_own_weight() {
     assert_eq!((graph.axons[1].ip, graph.axons[1].port, graph.axons[1].version), (16_909_060, 8091, 7));
     assert_eq!(graph.axons[1].block, u64::from(inclusion.number));
     assert_eq!(free(&connection, "Miner").await, 0);
+}
+
+#[tokio::test]
+async fn neurons_commit_and_proxies_act_within_their_kind() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = genesis(dir.path(), 100);
+    let chain = Chain::start(&["--block-time", "instant", "--genesis", path.to_str().unwrap()]);
+    let connection = chain.connect().await;
+    let data = Data::Raw(b"http://1.2.3.4".to_vec().try_into().unwrap());
+    let info = CommitmentInfo { fields: vec![data].try_into().unwrap() };
+    let call = commitments::Call::set_commitment { netuid: NetUid(2), info: Box::new(info.clone()) };
+    let inclusion = send(&connection, call.clone(), "Dave//hot").await.unwrap();
+    assert!(succeeded(&inclusion), "{:?}", inclusion.events);
+    let key = commitments::CommitmentOf::<Runtime>::hashed_key_for(NetUid(2), id("Dave//hot"));
+    let stored: Registration = connection.storage(&key, None).await.unwrap().unwrap();
+    assert_eq!(stored, Registration { deposit: 0, block: inclusion.number, info });
+    assert!(!succeeded(&send(&connection, call, "Eve").await.unwrap()), "only neurons commit");
+
+    let delegate = sp_runtime::MultiAddress::Id(id("Eve"));
+    let call = pallet_proxy::Call::add_proxy { delegate, proxy_type: ProxyType::Staking, delay: 0 };
+    assert!(succeeded(&send(&connection, call, "Bob").await.unwrap()));
+    let executed = |inclusion: &Inclusion| {
+        inclusion.events.iter().find_map(|event| match event {
+            RuntimeEvent::Proxy(pallet_proxy::Event::ProxyExecuted { result }) => Some(result.is_ok()),
+            _ => None,
+        })
+    };
+    let as_bob = |call: RuntimeCall| pallet_proxy::Call::proxy {
+        real: sp_runtime::MultiAddress::Id(id("Bob")),
+        force_proxy_type: None,
+        call: Box::new(call),
+    };
+    let hotkey = id("Bob//hot");
+    let stake = subtensor::Call::add_stake { hotkey, netuid: NetUid(2), amount_staked: 1_000_000_000 };
+    let inclusion = send(&connection, as_bob(stake.into()), "Eve").await.unwrap();
+    assert_eq!(executed(&inclusion), Some(true), "{:?}", inclusion.events);
+    let dest = sp_runtime::MultiAddress::Id(id("Eve"));
+    let steal = pallet_balances::Call::transfer_keep_alive { dest, value: 1_000_000_000 };
+    let inclusion = send(&connection, as_bob(steal.into()), "Eve").await.unwrap();
+    assert_eq!(executed(&inclusion), Some(false), "{:?}", inclusion.events);
 }
 
 #[tokio::test]
@@ -422,7 +463,7 @@ async fn heads_are_pushed_and_finality_lags() {
 async fn storage_is_pushed_at_once_and_on_change() {
     let chain = Chain::start(&["--block-time", "instant"]);
     let (client, connection) = (chain.client().await, chain.connect().await);
-    let key = frame_system::Account::<e2e_devchain::runtime::Runtime>::hashed_key_for(id("Zoe"));
+    let key = frame_system::Account::<Runtime>::hashed_key_for(id("Zoe"));
     let key = format!("0x{}", hex::encode(key));
     let mut values = client
         .subscribe::<Value, _>("state_subscribeStorage", rpc_params![[&key]], "state_unsubscribeStorage")

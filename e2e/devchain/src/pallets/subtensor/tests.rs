@@ -43,7 +43,7 @@ fn with_subnet(run: impl FnOnce()) {
     let genesis: Genesis = serde_json::from_value(genesis).unwrap();
     let state = genesis.build(BlockTime::Instant).unwrap();
     let top = state.iter().map(|(key, value)| (key.to_vec(), value.to_vec())).collect();
-    let mut externalities = TestExternalities::new(Storage { top, children_default: Default::default() });
+    let mut externalities = TestExternalities::new(Storage { top, ..Storage::default() });
     externalities.execute_with(|| {
         go_to(1);
         run();
