@@ -5,6 +5,7 @@ pub mod client;
 pub mod extensions;
 pub mod genesis;
 pub mod keys;
+pub mod metadata;
 pub mod node;
 pub mod pallets;
 pub mod rpc;

@@ -20,6 +20,7 @@ use sp_runtime::{ApplyExtrinsicResult, ExtrinsicInclusionMode, MultiAddress, Mul
 use sp_version::RuntimeVersion;
 
 use crate::extensions::{CheckNonce, CheckShieldedTxValidity, DrandPriority, SudoTransactionExtension};
+use crate::metadata::with_public_paths;
 use crate::pallets::proxies::ProxyType;
 use crate::pallets::subtensor::runtime_api::{SimSwapResult, SubnetPrice};
 use crate::pallets::subtensor::{self, NetUid, SubtensorTransactionExtension};
@@ -292,11 +293,12 @@ impl_runtime_apis! {
 
     impl sp_api::Metadata<Block> for Runtime {
         fn metadata() -> OpaqueMetadata {
-            OpaqueMetadata::new(Runtime::metadata().into())
+            OpaqueMetadata::new(with_public_paths(Runtime::metadata().into()))
         }
 
         fn metadata_at_version(version: u32) -> Option<OpaqueMetadata> {
             Runtime::metadata_at_version(version)
+                .map(|metadata| OpaqueMetadata::new(with_public_paths(metadata.to_vec())))
         }
 
         fn metadata_versions() -> Vec<u32> {

@@ -1,0 +1,90 @@
+//! Metadata as the public chain would write it: the paths of types are part of what clients go by.
+//!
+//! Libraries find the types of events and calls by paths such as `node_subtensor_runtime::RuntimeEvent`, at that depth.
+//! The derive macros write the paths of this crate's modules, so they are renamed on the way out.
+
+use codec::{Decode, Encode};
+use frame_metadata::{RuntimeMetadata, RuntimeMetadataPrefixed};
+use scale_info::PortableRegistry;
+
+/// Module paths of this crate and what the public chain calls them, the longest first.
+const RENAMED: [(&[&str], &[&str]); 13] = [
+    (&["pallets", "subtensor", "info", "neuron"], &["pallet_subtensor", "rpc_info", "neuron_info"]),
+    (&["pallets", "subtensor", "info", "metagraph"], &["pallet_subtensor", "rpc_info", "metagraph"]),
+    (&["pallets", "subtensor", "info", "stake"], &["pallet_subtensor", "rpc_info", "stake_info"]),
+    (&["pallets", "subtensor", "info", "subnet"], &["pallet_subtensor", "rpc_info", "subnet_info"]),
+    (&["pallets", "subtensor", "guards"], &["pallet_subtensor", "extensions", "subtensor"]),
+    (&["pallets", "subtensor", "types"], &["pallet_subtensor"]),
+    (&["pallets", "subtensor"], &["pallet_subtensor"]),
+    (&["pallets", "commitments", "data"], &["pallet_commitments", "types"]),
+    (&["pallets", "commitments"], &["pallet_commitments"]),
+    (&["pallets", "admin_utils"], &["pallet_admin_utils"]),
+    (&["pallets", "proxies"], &["subtensor_runtime_common", "proxy"]),
+    (&["extensions"], &["node_subtensor_runtime"]),
+    (&["runtime"], &["node_subtensor_runtime"]),
+];
+
+/// Name of this crate in paths.
+const THIS_CRATE: &str = "e2e_devchain";
+
+/// Renames the paths in encoded metadata. Bytes that are no metadata stay as they are.
+pub fn with_public_paths(bytes: Vec<u8>) -> Vec<u8> {
+    let Ok(mut prefixed) = RuntimeMetadataPrefixed::decode(&mut bytes.as_slice()) else { return bytes };
+    match &mut prefixed.1 {
+        RuntimeMetadata::V14(metadata) => rename(&mut metadata.types),
+        RuntimeMetadata::V15(metadata) => rename(&mut metadata.types),
+        RuntimeMetadata::V16(metadata) => rename(&mut metadata.types),
+        _ => return bytes,
+    }
+    prefixed.encode()
+}
+
+fn rename(types: &mut PortableRegistry) {
+    for ty in &mut types.types {
+        let segments = &mut ty.ty.path.segments;
+        let Some((first, rest)) = segments.split_first() else { continue };
+        if first != THIS_CRATE {
+            continue;
+        }
+        let begins = |prefix: &[&str]| prefix.len() <= rest.len() && prefix.iter().zip(rest).all(|(a, b)| a == b);
+        if let Some((from, to)) = RENAMED.iter().find(|(from, _)| begins(from)) {
+            let public = to.iter().map(ToString::to_string).chain(rest[from.len()..].iter().cloned()).collect();
+            *segments = public;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sp_state_machine::BasicExternalities;
+
+    use super::*;
+    use crate::runtime::Runtime;
+
+    #[test]
+    fn no_path_of_this_crate_is_left_and_those_that_clients_look_for_are_there() {
+        for version in Runtime::metadata_versions() {
+            let opaque = BasicExternalities::default().execute_with(|| Runtime::metadata_at_version(version)).unwrap();
+            let renamed = with_public_paths(opaque.to_vec());
+            let prefixed = RuntimeMetadataPrefixed::decode(&mut renamed.as_slice()).unwrap();
+            let types = match prefixed.1 {
+                RuntimeMetadata::V14(metadata) => metadata.types,
+                RuntimeMetadata::V15(metadata) => metadata.types,
+                RuntimeMetadata::V16(metadata) => metadata.types,
+                other => panic!("metadata {}", other.version()),
+            };
+            let paths: Vec<String> = types.types.iter().map(|ty| ty.ty.path.segments.join("::")).collect();
+            let left: Vec<&String> = paths.iter().filter(|path| path.contains(THIS_CRATE)).collect();
+            assert!(left.is_empty(), "{left:?}");
+            for wanted in [
+                "node_subtensor_runtime::RuntimeEvent",
+                "node_subtensor_runtime::RuntimeCall",
+                "pallet_subtensor::pallet::Event",
+                "pallet_subtensor::rpc_info::neuron_info::NeuronInfoLite",
+            ] {
+                let there = paths.iter().any(|path| path == wanted);
+                assert!(there || (version == 14 && wanted.contains("rpc_info")), "{wanted} in {version}");
+            }
+        }
+    }
+}
