@@ -1,0 +1,71 @@
+//! From the chain to everybody who needs it: metagraph -> registry and verifier -> stakes for the group.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use sidecar_consensus::{Consensus, StakeObservation};
+use sidecar_peer::{Change, Event, Rules};
+use sidecar_util::Metagraph;
+use sidecar_util::config::NetworkConfig;
+use sidecar_util::http::NodeKind;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info};
+
+use crate::app::{App, verify_rules};
+
+/// Carries every metagraph on until `stop`.
+pub(crate) async fn run(app: Arc<App>, stop: CancellationToken) {
+    let (mut chain, mut networks, mut groups) = (app.chain.watch(), app.file.network.clone(), app.group.clone());
+    loop {
+        let view = chain.borrow_and_update().clone();
+        let network = networks.borrow_and_update().clone();
+        let group = groups.borrow_and_update().clone();
+        if let Some(metagraph) = &view.metagraph {
+            take_in(&app, metagraph, &network, group.as_ref());
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            Ok(()) = chain.changed() => {}
+            Ok(()) = networks.changed() => {}
+            Ok(()) = groups.changed() => {}
+            else => return,
+        }
+    }
+}
+
+/// Taking in the same twice changes nothing, so nobody has to remember what was taken in last.
+fn take_in(app: &App, metagraph: &Arc<Metagraph>, network: &NetworkConfig, group: Option<&Consensus>) {
+    let members = network.group.iter().flat_map(|group| &group.members);
+    let declared: BTreeSet<_> = members.map(|member| member.hotkey).collect();
+    let rules = Rules { minimum_stake: network.minimum_stake, declared };
+    app.verifier.set_rules(verify_rules(network));
+    for change in app.registry.apply(metagraph, &rules) {
+        announce(app, &change);
+    }
+    if let Some(group) = group {
+        let of_group = metagraph.neurons.iter().filter(|neuron| rules.declared.contains(&neuron.hotkey));
+        group.observe_stakes(StakeObservation {
+            block: metagraph.block,
+            tempo: metagraph.tempo,
+            tiers: network.tiers.clone(),
+            stakes: of_group.map(|neuron| (neuron.hotkey, neuron.total_stake)).collect(),
+        });
+    }
+}
+
+/// Tells of a change in the registry whoever has to know.
+pub(crate) fn announce(app: &App, change: &Change) {
+    app.verifier.forget(&change.hotkey);
+    let Some(event) = change.event() else { return };
+    app.metrics.registry_event(event);
+    let Some(entry) = change.after.as_ref().or(change.before.as_ref()) else { return };
+    let (hotkey, uid, stake, block) = (entry.hotkey, entry.uid, entry.stake, entry.block);
+    match (entry.kind, event) {
+        (NodeKind::Validator, Event::Deactivated(reason) | Event::Changed(reason)) => {
+            info!(%hotkey, %uid, %stake, block, ?event, reason, "registry changed");
+        }
+        (NodeKind::Validator, _) => info!(%hotkey, %uid, %stake, block, ?event, "registry changed"),
+        // Hundreds of miners come and go; who wants to see them asks for it.
+        (NodeKind::Miner, _) => debug!(%hotkey, %uid, block, ?event, "registry changed"),
+    }
+}

@@ -1,0 +1,153 @@
+//! Builds every part, and owns the order in which they end.
+
+use std::fs::Permissions;
+use std::io::ErrorKind;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::Context;
+use sidecar_metagraph::keys::read_hotkey;
+use sidecar_metagraph::{ChainConfig, Querier};
+use sidecar_util::config::NetworkConfig;
+use sidecar_util::http::NodeKind;
+use tokio::net::{TcpListener, UnixListener};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::app::App;
+use crate::config::Config;
+use crate::group::{self, GroupParts};
+use crate::http::{self, serve::serve};
+use crate::{ingest, network_file};
+
+/// Who may use the unix socket: this user, and the group that the pod's containers share.
+const SOCKET_MODE: u32 = 0o660;
+
+/// Runs until a signal, or until something fails that only a restart can heal.
+///
+/// # Errors
+/// A flag, a file or an address that cannot be used, named with its remedy; or the group's member stopped for good.
+pub async fn run(config: Config) -> anyhow::Result<()> {
+    let pair = read_hotkey(&config.hotkey_file)?;
+    let (file, file_watch) = network_file::open(config.network_file.clone()).await?;
+    let bind = |flag: &'static str, address| async move {
+        TcpListener::bind(address).await.with_context(|| format!("{flag}: cannot listen on {address}"))
+    };
+    let listener = bind("--listen", config.listen).await?;
+    let socket = bind_socket(&config.socket)?;
+    let peer_listener = match config.kind {
+        NodeKind::Validator => Some(bind("--peer-listen", config.peer_listen).await?),
+        NodeKind::Miner => None,
+    };
+    info!(
+        kind = ?config.kind,
+        hotkey = %pair.hotkey(),
+        http = %listener.local_addr()?,
+        peer = peer_listener.as_ref().and_then(|listener| listener.local_addr().ok()).map(tracing::field::display),
+        socket = %config.socket.display(),
+        version = env!("CARGO_PKG_VERSION"),
+        "sidecar started"
+    );
+
+    let mut networks = file.network.clone();
+    let querier = Querier::spawn(chain_config(&networks.borrow_and_update()));
+    let (member, group) = watch::channel(None);
+    let app = Arc::new(App::new(config.kind, pair.hotkey(), file, querier.handle(), group));
+
+    let [stop_serving, stop_group, stop_core] = std::array::from_fn(|_| CancellationToken::new());
+    let watching = tokio::spawn(file_watch.run());
+    let ingesting = tokio::spawn(ingest::run(app.clone(), stop_core.clone()));
+    let api = http::api(&app);
+    let serving = [
+        tokio::spawn(serve(TcpListenerStream::new(listener), api.clone(), stop_serving.clone())),
+        tokio::spawn(serve(UnixListenerStream::new(socket), api, stop_serving.clone())),
+    ];
+    let taking_part = async {
+        let Some(listener) = peer_listener else {
+            stop_group.cancelled().await;
+            return Ok(());
+        };
+        let parts = GroupParts { pair, data_dir: config.data_dir.clone(), listener, member };
+        group::run(app.clone(), parts, stop_group.clone()).await
+    };
+    tokio::pin!(taking_part);
+
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let ended = loop {
+        tokio::select! {
+            _ = terminate.recv() => break None,
+            _ = interrupt.recv() => break None,
+            ended = &mut taking_part => break Some(ended),
+            Ok(()) = networks.changed() => querier.reconfigure(chain_config(&networks.borrow_and_update())),
+        }
+    };
+    info!(failed = ended.is_some(), "sidecar stops");
+    stop_serving.cancel();
+    for server in serving {
+        server.await?;
+    }
+    stop_group.cancel();
+    let outcome = match ended {
+        Some(ended) => ended,
+        None => taking_part.await,
+    };
+    stop_core.cancel();
+    watching.abort();
+    ingesting.await?;
+    querier.shutdown().await;
+    if let Err(error) = std::fs::remove_file(&config.socket) {
+        warn!(%error, socket = %config.socket.display(), "socket was not removed");
+    }
+    info!("sidecar stopped");
+    outcome
+}
+
+fn chain_config(network: &NetworkConfig) -> ChainConfig {
+    ChainConfig {
+        endpoints: network.endpoints.clone(),
+        netuid: network.netuid,
+        genesis_hash: network.genesis_hash,
+        min_interval: ChainConfig::MIN_INTERVAL,
+    }
+}
+
+/// Makes the socket, over one that a killed process left behind.
+fn bind_socket(path: &Path) -> anyhow::Result<UnixListener> {
+    let context = || format!("--socket: cannot listen on {}", path.display());
+    if let Some(directory) = path.parent() {
+        std::fs::create_dir_all(directory).with_context(context)?;
+    }
+    if std::os::unix::net::UnixStream::connect(path).is_ok() {
+        return Err(anyhow::anyhow!("another sidecar answers there: give each its own socket")).with_context(context);
+    }
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error).with_context(context),
+        _ => {}
+    }
+    let listener = UnixListener::bind(path).with_context(context)?;
+    std::fs::set_permissions(path, Permissions::from_mode(SOCKET_MODE)).with_context(context)?;
+    Ok(listener)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_socket_left_behind_is_replaced_and_a_live_one_is_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("deep/sidecar.sock");
+        let first = bind_socket(&path).unwrap();
+        let error = format!("{:#}", bind_socket(&path).unwrap_err());
+        assert!(error.contains("--socket") && error.contains("another sidecar answers there"), "{error}");
+        drop(first);
+        bind_socket(&path).unwrap();
+        let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, SOCKET_MODE);
+    }
+}
