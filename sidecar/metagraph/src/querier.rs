@@ -361,9 +361,12 @@ impl Follower {
                 biased;
                 head = heads.next() => {
                     let lost = || ChainError::Disconnected { operation: "new heads" };
-                    newest = head.unwrap_or_else(|| Err(lost())).map_err(of)?;
-                    newest_at = Instant::now();
-                    refresh_at.get_or_insert(last_refresh.map_or(newest_at, |last| last + config.min_interval));
+                    let head = head.unwrap_or_else(|| Err(lost())).map_err(of)?;
+                    // A subscription begins with the block that is the best already.
+                    if head != newest {
+                        (newest, newest_at) = (head, Instant::now());
+                        refresh_at.get_or_insert(last_refresh.map_or(newest_at, |last| last + config.min_interval));
+                    }
                 }
                 Some(reply) = self.requests.recv() => {
                     if *refreshed && self.is_at(newest) {
