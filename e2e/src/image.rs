@@ -21,7 +21,7 @@ use self::{
 };
 use crate::{
     command,
-    layout::Layout,
+    layout::{Layout, keep_only},
     packages,
     progress::{Step, megabytes},
     sha256_hex,
@@ -276,6 +276,7 @@ fn installed_wheel(step: &Step, layout: &Layout, wheel: &Path, python_version: &
     let _ = fs::remove_dir_all(&folder);
     let layer = installed?;
     layer.write(&cached)?;
+    keep_only(&layout.image_cache(), "wheel-", &cached)?;
     Ok(layer)
 }
 

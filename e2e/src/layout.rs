@@ -158,6 +158,22 @@ pub fn write_file(path: &Path, content: &[u8], mode: u32) -> Result<bool> {
     Ok(true)
 }
 
+/// Keeps one of the files and folders whose names begin alike; older versions of it in a cache are never asked for again.
+///
+/// # Errors
+/// When one of the others cannot be removed.
+pub(crate) fn keep_only(folder: &Path, prefix: &str, keep: &Path) -> Result<()> {
+    let entries = fs::read_dir(folder).with_context(|| format!("cannot read `{}`", folder.display()))?;
+    for entry in entries.flatten() {
+        if entry.file_name().to_string_lossy().starts_with(prefix) && entry.path() != keep {
+            let path = entry.path();
+            let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+            removed.with_context(|| format!("cannot remove `{}`", path.display()))?;
+        }
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt as _;
@@ -183,5 +199,18 @@ mod tests {
         assert!(!write_file(&path, b"one", 0o600).unwrap());
         assert!(write_file(&path, b"two", 0o600).unwrap());
         assert_eq!(fs::read(&path).unwrap(), b"two");
+    }
+
+    #[test]
+    fn of_what_is_cached_under_one_prefix_the_newest_is_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["wheel-a.tar", "wheel-b.tar", "base-1"] {
+            fs::write(folder.path().join(name), "").unwrap();
+        }
+        fs::create_dir(folder.path().join("wheel-c")).unwrap();
+        keep_only(folder.path(), "wheel-", &folder.path().join("wheel-b.tar")).unwrap();
+        let mut left: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        left.sort();
+        assert_eq!(left, ["base-1", "wheel-b.tar"]);
     }
 }

@@ -16,7 +16,13 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::{command, layout::Layout, packages, progress::Step, sha256_hex};
+use crate::{
+    command,
+    layout::{Layout, keep_only},
+    packages,
+    progress::Step,
+    sha256_hex,
+};
 
 /// The names under which the one program of Kubernetes is called.
 const PARTS: [&str; 7] =
@@ -71,6 +77,8 @@ pub fn ensure(step: &Step, layout: &Layout, sources: &Path) -> Result<Programs> 
         step.unchanged(format!("{versions} built"));
     } else {
         build(step, &go, &versions, sources, &programs.folder)?;
+        // What still runs from an older set is restarted from this one before the run is over.
+        keep_only(&layout.programs(), "", &programs.folder)?;
         step.changed(format!("built {versions}"));
     }
     for name in ["kubectl", "helm"] {

@@ -9,7 +9,13 @@ use std::{fs, path::Path, process::Command};
 use anyhow::{Context as _, Result, bail};
 
 use super::layer::{Files, Layer, MERGED, USER};
-use crate::{command, layout::Layout, packages, progress::Step, sha256_hex};
+use crate::{
+    command,
+    layout::{Layout, keep_only},
+    packages,
+    progress::Step,
+    sha256_hex,
+};
 
 /// A change of the code below that changes the layers' content changes this number.
 const RECIPE: u32 = 2;
@@ -59,6 +65,7 @@ pub(super) fn ensure(step: &Step, layout: &Layout) -> Result<(Bases, bool)> {
     let made = !version_file.exists();
     if made {
         make(step, &folder)?;
+        keep_only(&layout.image_cache(), "base-", &folder)?;
     }
     let python_version = fs::read_to_string(&version_file).context("cannot read the version of Python")?;
     let base = Layer::read(&folder.join("base.tar"))?;
