@@ -1,8 +1,11 @@
 //! Keys as developers write them: `//Alice`, a mnemonic, an SS58 address, a Bittensor wallet file.
 
 use std::path::Path;
+use std::str::FromStr;
+use std::sync::OnceLock;
 
 use sidecar_util::AccountId as Ss58Account;
+use sp_core::crypto::{DEV_PHRASE, SecretUri};
 use sp_core::{Pair, sr25519};
 
 use crate::runtime::AccountId;
@@ -34,12 +37,21 @@ pub enum KeyError {
     },
 }
 
+/// The pair of the development phrase. Stretching it takes milliseconds, and a genesis file may have a thousand names.
+static DEVELOPMENT: OnceLock<Option<sr25519::Pair>> = OnceLock::new();
+
 /// The pair of a key URI.
 ///
 /// # Errors
 /// [`KeyError::NotAKey`] when the text is none.
 pub fn pair_from_uri(uri: &str) -> Result<sr25519::Pair, KeyError> {
-    sr25519::Pair::from_string(uri, None).map_err(|_| KeyError::NotAKey)
+    if !uri.starts_with("//") {
+        return sr25519::Pair::from_string(uri, None).map_err(|_| KeyError::NotAKey);
+    }
+    let root = DEVELOPMENT.get_or_init(|| sr25519::Pair::from_phrase(DEV_PHRASE, None).ok().map(|(pair, _)| pair));
+    let uri = SecretUri::from_str(uri).map_err(|_| KeyError::NotAKey)?;
+    let root = root.as_ref().filter(|_| uri.password.is_none()).ok_or(KeyError::NotAKey)?;
+    root.derive(uri.junctions.into_iter(), None).map(|(pair, _)| pair).map_err(|_| KeyError::NotAKey)
 }
 
 /// Account of a pair.
@@ -102,6 +114,15 @@ mod tests {
     fn names_and_addresses_are_the_same_account() {
         assert_eq!(account("//Alice").unwrap(), account(ALICE).unwrap());
         assert_eq!(address(&account("//Alice").unwrap()), ALICE);
+    }
+
+    #[test]
+    fn derived_names_are_those_of_other_tools() {
+        for uri in ["//Alice", "//Bob//hot", "//Eve/soft/2//hard"] {
+            let expected = sr25519::Pair::from_string(uri, None).unwrap();
+            assert_eq!(pair_from_uri(uri).unwrap().public(), expected.public(), "{uri}");
+        }
+        assert!(pair_from_uri("//Alice///password").is_err());
     }
 
     #[test]

@@ -127,7 +127,11 @@ async fn metagraph(chain: &Connection, netuid: u16) -> Metagraph {
 }
 
 async fn number(client: &WsClient, method: &str) -> u64 {
-    let hash: Value = client.request(method, rpc_params![]).await.unwrap();
+    let hash: Hash = client.request(method, rpc_params![]).await.unwrap();
+    number_of(client, hash).await
+}
+
+async fn number_of(client: &WsClient, hash: Hash) -> u64 {
     let header: Value = client.request("chain_getHeader", rpc_params![hash]).await.unwrap();
     u64::from_str_radix(header["number"].as_str().unwrap().trim_start_matches("0x"), 16).unwrap()
 }
@@ -395,7 +399,7 @@ async fn final_blocks_and_state_survive_a_kill() {
     let staked = send(&connection, call, "Dave").await.unwrap();
     reach(&client, u64::from(staked.number) + 6).await;
     let finalized: Hash = client.request("chain_getFinalizedHead", rpc_params![]).await.unwrap();
-    let final_number = number(&client, "chain_getFinalizedHead").await;
+    let final_number = number_of(&client, finalized).await;
     assert!(final_number >= u64::from(staked.number));
     drop((client, connection));
     chain.kill();
@@ -429,11 +433,12 @@ async fn a_stopped_chain_goes_on_without_catching_up() {
     let chain = Chain::start(&["--block-time", "100ms"]);
     let client = chain.client().await;
     reach(&client, 3).await;
+    let before = number(&client, "chain_getHead").await;
     chain.signal("-STOP");
     std::thread::sleep(Duration::from_secs(2));
     chain.signal("-CONT");
     let resumed_at = number(&client, "chain_getHead").await;
-    assert!(resumed_at < 15, "made blocks while stopped: {resumed_at}");
+    assert!(resumed_at - before < 12, "made blocks while stopped: from {before} to {resumed_at}");
     reach(&client, resumed_at + 3).await;
 }
 
@@ -442,9 +447,11 @@ async fn heads_are_pushed_and_finality_lags() {
     let chain = Chain::start(&["--block-time", "50ms", "--finality-lag", "3"]);
     let client = chain.client().await;
     reach(&client, 8).await;
-    let (final_number, best) =
-        (number(&client, "chain_getFinalizedHead").await, number(&client, "chain_getHead").await);
-    assert!((3..=5).contains(&(best - final_number)), "{final_number} {best}");
+    let before = number(&client, "chain_getHead").await;
+    let final_number = number(&client, "chain_getFinalizedHead").await;
+    let after = number(&client, "chain_getHead").await;
+    // A block is the best one shortly before the one three blocks behind it becomes final.
+    assert!((before - 4..=after - 3).contains(&final_number), "{before} {final_number} {after}");
     let mut finalized = client
         .subscribe::<Value, _>("chain_subscribeFinalizedHeads", rpc_params![], "chain_unsubscribeFinalizedHeads")
         .await
@@ -481,9 +488,9 @@ async fn storage_is_pushed_at_once_and_on_change() {
 
 #[tokio::test]
 async fn old_state_is_discarded_with_the_text_that_clients_match() {
-    let chain = Chain::start(&["--block-time", "20ms", "--history", "8"]);
+    let chain = Chain::start(&["--block-time", "20ms", "--history", "60"]);
     let client = chain.client().await;
-    reach(&client, 12).await;
+    reach(&client, 63).await;
     let old: Hash = client.request("chain_getBlockHash", rpc_params![1]).await.unwrap();
     let error = client.request::<Value, _>("state_getStorage", rpc_params!["0x00", old]).await.unwrap_err().to_string();
     let text = format!("Client error: Api called for an unknown Block: State already discarded for {old:?}");
