@@ -80,7 +80,8 @@ fn greet(node: &Node, server: &rpc::RpcServer, args: &RunArgs) -> std::io::Resul
 }
 
 fn start_log(format: LogFormat, verbose: bool) {
-    let default = if verbose { "info,e2e_devchain=debug" } else { "info" };
+    // The database below tells of every table it writes; only its warnings matter here.
+    let default = if verbose { "warn,e2e_devchain=debug" } else { "warn,e2e_devchain=info" };
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(default));
     let builder = tracing_subscriber::fmt()
