@@ -37,7 +37,8 @@ pub const DEFAULTS: Defaults = Defaults {
     listen: "0.0.0.0:9100",
     peer_listen: "0.0.0.0:9101",
     socket: "/run/mycelium/sidecar.sock",
-    log: "info",
+    // What the libraries below say at `info` is about themselves, and openraft warns of every lost heartbeat.
+    log: "info,openraft=error,fjall=warn,lsm_tree=warn",
 };
 
 /// Sizes of a group that Raft makes sense of: an even number of voters survives no more losses than one less.

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use sidecar_consensus::{Consensus, StakeObservation};
-use sidecar_peer::{Change, Event, Rules};
+use sidecar_peer::{Change, Rules};
 use sidecar_util::Metagraph;
 use sidecar_util::config::NetworkConfig;
 use sidecar_util::http::NodeKind;
@@ -59,13 +59,12 @@ pub(crate) fn announce(app: &App, change: &Change) {
     let Some(event) = change.event() else { return };
     app.metrics.registry_event(event);
     let Some(entry) = change.after.as_ref().or(change.before.as_ref()) else { return };
-    let (hotkey, uid, stake, block) = (entry.hotkey, entry.uid, entry.stake, entry.block);
-    match (entry.kind, event) {
-        (NodeKind::Validator, Event::Deactivated(reason) | Event::Changed(reason)) => {
-            info!(%hotkey, %uid, %stake, block, ?event, reason, "registry changed");
+    let (event, hotkey, uid, block) = (event.name(), entry.hotkey, entry.uid, entry.block);
+    match entry.kind {
+        NodeKind::Validator => {
+            info!(event, %hotkey, %uid, stake = %entry.stake, reason = entry.reason, block, "registry changed");
         }
-        (NodeKind::Validator, _) => info!(%hotkey, %uid, %stake, block, ?event, "registry changed"),
         // Hundreds of miners come and go; who wants to see them asks for it.
-        (NodeKind::Miner, _) => debug!(%hotkey, %uid, block, ?event, "registry changed"),
+        NodeKind::Miner => debug!(event, %hotkey, %uid, reason = entry.reason, block, "registry changed"),
     }
 }

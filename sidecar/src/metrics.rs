@@ -84,14 +84,7 @@ impl Metrics {
 
     /// A registry entry changed.
     pub(crate) fn registry_event(&self, event: Event) {
-        let event = match event {
-            Event::Discovered => "discovered",
-            Event::Activated => "activated",
-            Event::Deactivated(_) => "deactivated",
-            Event::Changed(_) => "changed",
-            Event::Removed => "removed",
-        };
-        self.registry_events.get_or_create(&EventLabels { event }).inc();
+        self.registry_events.get_or_create(&EventLabels { event: event.name() }).inc();
     }
 
     /// A call to a member (`out`) or from one (`in`) came to its end.

@@ -85,6 +85,19 @@ pub enum Event {
     Removed,
 }
 
+impl Event {
+    /// The event as one word from a closed set, for logs and metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Discovered => "discovered",
+            Self::Activated => "activated",
+            Self::Deactivated(_) => "deactivated",
+            Self::Changed(_) => "changed",
+            Self::Removed => "removed",
+        }
+    }
+}
+
 impl Change {
     /// What happened, if it is more than a new amount or address.
     pub fn event(&self) -> Option<Event> {

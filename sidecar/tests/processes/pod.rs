@@ -1,0 +1,161 @@
+//! A sidecar as a process, in a folder that stands for its pod.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use sidecar_util::config::NetworkConfig;
+use sidecar_util::http::StatusBody;
+use sidecar_util::{Hotkey, NetUid};
+use tempfile::TempDir;
+
+use super::chain::Devchain;
+use super::{free_address, pair, seed, until};
+
+/// Time for one answer of a sidecar.
+const ANSWER_DEADLINE: Duration = Duration::from_secs(20);
+
+/// One sidecar. It is killed when this is dropped; its log goes to the test's output then.
+pub(crate) struct Pod {
+    pub(crate) hotkey: Hotkey,
+    pub(crate) peer: String,
+    kind: &'static str,
+    http: String,
+    directory: TempDir,
+    process: Option<Child>,
+}
+
+/// What a sidecar said.
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) body: Value,
+}
+
+impl Pod {
+    /// The pod of the validator or miner with this key, not started yet.
+    pub(crate) fn new(kind: &'static str, id: u8) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join("hotkey"), format!("0x{}\n", hex::encode(seed(id)))).unwrap();
+        let (http, peer) = (free_address(), free_address());
+        Self { hotkey: pair(id).hotkey(), peer, kind, http, directory, process: None }
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// Writes the network file.
+    pub(crate) fn configure(&self, network: &NetworkConfig) {
+        // Written beside and renamed: nobody reads half of it.
+        std::fs::write(self.path("network.json.new"), serde_json::to_vec_pretty(network).unwrap()).unwrap();
+        std::fs::rename(self.path("network.json.new"), self.path("network.json")).unwrap();
+    }
+
+    pub(crate) fn run(&mut self) {
+        let log = std::fs::File::options().create(true).append(true).open(self.path("log")).unwrap();
+        self.process = Some(self.command().stderr(log).spawn().unwrap());
+    }
+
+    /// The program with its flags.
+    pub(crate) fn command(&self) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_mycelium-sidecar"));
+        command
+            .args(["run", "--kind", self.kind, "--listen", &self.http, "--peer-listen", &self.peer])
+            .arg("--config")
+            .arg(self.path("network.json"))
+            .arg("--hotkey-file")
+            .arg(self.path("hotkey"))
+            .arg("--data-dir")
+            .arg(self.path("data"))
+            .arg("--socket")
+            .arg(self.path("sidecar.sock"))
+            .stdin(Stdio::null());
+        command
+    }
+
+    pub(crate) fn is_running(&mut self) -> bool {
+        self.process.as_mut().is_some_and(|process| process.try_wait().unwrap().is_none())
+    }
+
+    /// `kill -9`.
+    pub(crate) fn kill(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            process.kill().unwrap();
+            process.wait().unwrap();
+        }
+    }
+
+    /// Asks it to stop, and waits.
+    pub(crate) fn terminate(&mut self) -> ExitStatus {
+        let mut process = self.process.take().unwrap();
+        let signalled = Command::new("kill").arg(process.id().to_string()).status().unwrap();
+        assert!(signalled.success());
+        until("ended", || process.try_wait().unwrap())
+    }
+
+    /// An answer over TCP; `None` while nobody answers.
+    pub(crate) fn get(&self, path: &str) -> Option<Answer> {
+        let stream = TcpStream::connect(&self.http).ok()?;
+        stream.set_read_timeout(Some(ANSWER_DEADLINE)).unwrap();
+        ask(stream, path)
+    }
+
+    /// The same over the unix socket.
+    pub(crate) fn get_by_socket(&self, path: &str) -> Option<Answer> {
+        let stream = UnixStream::connect(self.path("sidecar.sock")).ok()?;
+        stream.set_read_timeout(Some(ANSWER_DEADLINE)).unwrap();
+        ask(stream, path)
+    }
+
+    pub(crate) fn read<T: DeserializeOwned>(&self, path: &str) -> Option<T> {
+        self.get(path).filter(|answer| answer.status == 200).map(|answer| serde_json::from_value(answer.body).unwrap())
+    }
+
+    pub(crate) fn status(&self) -> Option<StatusBody> {
+        self.read("/v1/status")
+    }
+
+    /// Waits until its status is as wanted.
+    pub(crate) fn until(&self, what: &str, wanted: impl Fn(&StatusBody) -> bool) -> StatusBody {
+        until(&format!("{what} ({})", self.hotkey), || self.status().filter(&wanted))
+    }
+}
+
+impl Drop for Pod {
+    fn drop(&mut self) {
+        self.kill();
+        if std::thread::panicking() {
+            eprintln!("---- {}\n{}", self.hotkey, std::fs::read_to_string(self.path("log")).unwrap_or_default());
+        }
+    }
+}
+
+fn ask(mut stream: impl Read + Write, path: &str) -> Option<Answer> {
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: sidecar\r\nConnection: close\r\n\r\n").ok()?;
+    let mut bytes = Vec::new();
+    stream.read_to_end(&mut bytes).ok()?;
+    let text = String::from_utf8_lossy(&bytes);
+    let (head, body) = text.split_once("\r\n\r\n")?;
+    let status = head.split(' ').nth(1)?.parse().ok()?;
+    Some(Answer { status, body: serde_json::from_str(body).unwrap_or(Value::Null) })
+}
+
+/// A Network on this chain, without a group.
+pub(crate) fn network(chain: &Devchain) -> NetworkConfig {
+    NetworkConfig {
+        network: "test".into(),
+        endpoints: vec![chain.endpoint()],
+        netuid: NetUid(1),
+        genesis_hash: chain.genesis_hash,
+        local: true,
+        minimum_stake: "1000".parse().unwrap(),
+        verification_ttl_s: 60,
+        tiers: vec![],
+        group: None,
+    }
+}
