@@ -15,7 +15,7 @@ use crate::type_config::{
 };
 
 /// Largest message, in bytes: what gRPC takes unless told otherwise. Appends are cut at 1 MiB or one entry, snapshots into
-/// chunks of [`CHUNK_BYTES`].
+/// chunks of half a mebibyte.
 pub const FRAME_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Size of a snapshot's chunk, in bytes: small enough that a heartbeat on the same link waits for milliseconds only.
 pub(crate) const CHUNK_BYTES: usize = 512 * 1024;
