@@ -163,7 +163,7 @@ impl Network {
     }
 
     /// Forwarding, and the packet filter's view of bridged packets: a pod's answer to another pod that called it by a Service
-    /// address must pass the translation a second time. Both settings are the namespace's own.
+    /// address must pass the translation a second time. All of these are the namespace's own and touch nothing of the machine.
     fn ensure_settings(&self) -> Result<bool> {
         // The file exists once the module is loaded; where it is built in, modprobe has nothing to do.
         let filter = "net/bridge/bridge-nf-call-iptables";
@@ -171,7 +171,17 @@ impl Network {
             let _ = command::run(Command::new("modprobe").arg("br_netfilter"));
         }
         let mut changed = false;
-        for (key, value) in [("net/ipv4/ip_forward", "1"), (filter, "1"), ("net/ipv6/conf/all/disable_ipv6", "1")] {
+        let settings = [
+            ("net/ipv4/ip_forward", "1"),
+            (filter, "1"),
+            ("net/ipv6/conf/all/disable_ipv6", "1"),
+            // Packets between pods pass the gateway on purpose, and a pod must not be told to avoid it.
+            ("net/ipv4/conf/all/send_redirects", "0"),
+            ("net/ipv4/conf/default/send_redirects", "0"),
+            // Whoever calls an address off the machine is told at once that there is no way, each time.
+            ("net/ipv4/icmp_ratelimit", "0"),
+        ];
+        for (key, value) in settings {
             let path = format!("/proc/sys/{key}");
             let present = command::run(self.inside("cat").arg(&path)).with_context(|| {
                 format!(
