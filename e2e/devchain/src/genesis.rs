@@ -483,6 +483,8 @@ impl Neuron {
         }
         if !self.weights.is_empty() {
             subtensor::Weights::<Runtime>::insert(netuid.index(0), uid, &self.weights);
+            // As if set in the first block: an epoch drops weights that are not younger than the registration they are about.
+            subtensor::LastUpdate::<Runtime>::mutate(netuid.index(0), |all| all[usize::from(uid)] = 1);
         }
     }
 }

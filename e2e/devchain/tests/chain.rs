@@ -251,6 +251,20 @@ async fn an_epoch_gives_permits_and_weights_give_incentive() {
 }
 
 #[tokio::test]
+async fn weights_of_the_genesis_file_count_at_the_first_epoch() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = genesis(dir.path(), 8);
+    let mut file: Value = serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
+    file["subnets"][0]["neurons"][0]["weights"] = json!([[2, 1], [3, 3]]);
+    std::fs::write(&path, file.to_string()).unwrap();
+    let chain = Chain::start(&["--block-time", "50ms", "--genesis", path.to_str().unwrap()]);
+    reach(&chain.client().await, 10).await;
+    let graph = metagraph(&chain.connect().await, 2).await;
+    let incentives: Vec<u16> = graph.incentives.iter().map(|score| score.0).collect();
+    assert_eq!(incentives, [0, 0, 16_383, 49_151]);
+}
+
+#[tokio::test]
 async fn dispatch_errors_and_pool_rejections_say_why() {
     let chain = Chain::start(&["--block-time", "instant"]);
     let connection = chain.connect().await;
