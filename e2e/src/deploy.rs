@@ -244,10 +244,10 @@ pub fn how_to_use(kubeconfig: &Path, bin: &Path) -> String {
     format!(
         "Use it:\n  \
          export KUBECONFIG={kubeconfig} PATH={bin}:$PATH\n  \
-         kubectl get networks                               the chain, the group and its leader\n  \
-         kubectl -n quickstart describe validator val-1     what the chain and the group say of one node\n  \
-         kubectl -n quickstart logs validator-val-1 -c validator what the example's own code prints\n  \
-         kubectl explain validator.spec                     how to write your own\n\
+         kubectl get networks                                      the chain, the group and its leader\n  \
+         kubectl -n quickstart describe validator val-1            what the chain and the group say of one node\n  \
+         kubectl -n quickstart logs validator-val-1 -c validator   what the example's own code prints\n  \
+         kubectl explain validator.spec                            how to write your own\n\
          Go on:\n  \
          e2e/quickstart.yaml and python/examples/ are what runs: change them and `make up` again\n  \
          README.md has a tour; `make test` runs every test; `make down` removes everything\n"
