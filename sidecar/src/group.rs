@@ -36,6 +36,9 @@ const PROBE_DEADLINE: Duration = Duration::from_secs(3);
 /// A member that was not heard for so long is called silent: three probes without an answer.
 const SILENCE: Duration = Duration::from_secs(15);
 
+/// Time for calls under way when the process ends.
+const GRACE: Duration = Duration::from_secs(3);
+
 /// What it takes to be a member.
 pub(crate) struct GroupParts {
     /// Signs certificates.
@@ -65,19 +68,27 @@ pub(crate) async fn run(app: Arc<App>, parts: GroupParts, stop: CancellationToke
 
     let serving_stop = CancellationToken::new();
     let handler = Arc::new(Service { peers: peers.clone(), consensus: consensus.clone() });
-    let serving = tokio::spawn(peer_rpc::serve(parts.listener, tls, handler, serving_stop.clone()));
+    let mut serving = tokio::spawn(peer_rpc::serve(parts.listener, tls, handler, serving_stop.clone()));
     let probing = tokio::spawn(peers.clone().probe(followed, serving_stop.clone()));
 
     let outcome = tokio::select! {
         () = stop.cancelled() => Ok(()),
         cause = consensus.stopped() => Err(anyhow::anyhow!(cause).context("the member of the group has stopped")),
+        served = &mut serving => Err(match served {
+            Ok(Ok(())) => anyhow::anyhow!("the peer service has ended"),
+            Ok(Err(error)) => error.context("peer service"),
+            Err(panic) => anyhow::Error::new(panic).context("peer service"),
+        }),
         never = follow(&mut networks, &group, &peers) => match never {},
     };
     // While the others can still reach this member, so that it can hand over.
     consensus.shutdown().await;
     serving_stop.cancel();
     probing.await.context("probing of members")?;
-    serving.await.context("peer service")??;
+    if !serving.is_finished() && tokio::time::timeout(GRACE, &mut serving).await.is_err() {
+        // A member that keeps its connection open must not keep this process.
+        serving.abort();
+    }
     outcome
 }
 

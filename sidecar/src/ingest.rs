@@ -25,10 +25,12 @@ pub(crate) async fn run(app: Arc<App>, stop: CancellationToken) {
         }
         tokio::select! {
             () = stop.cancelled() => return,
-            Ok(()) = chain.changed() => {}
+            changed = chain.changed() => if changed.is_err() {
+                // The querier is gone, without which nothing here is worth anything.
+                return;
+            },
             Ok(()) = networks.changed() => {}
             Ok(()) = groups.changed() => {}
-            else => return,
         }
     }
 }

@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use sidecar_metagraph::keys::read_hotkey;
 use sidecar_metagraph::{ChainConfig, Querier};
 use sidecar_util::config::NetworkConfig;
@@ -59,12 +59,14 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let app = Arc::new(App::new(config.kind, pair.hotkey(), file, querier.handle(), group));
 
     let [stop_serving, stop_group, stop_core] = std::array::from_fn(|_| CancellationToken::new());
-    let watching = tokio::spawn(file_watch.run());
-    let ingesting = tokio::spawn(ingest::run(app.clone(), stop_core.clone()));
+    // Cancelled by the end of any part, a panic included: nothing goes on with a part missing.
+    let ended_early = CancellationToken::new();
+    let watching = tokio::spawn(guarded(&ended_early, file_watch.run()));
+    let ingesting = tokio::spawn(guarded(&ended_early, ingest::run(app.clone(), stop_core.clone())));
     let api = http::api(&app);
     let serving = [
-        tokio::spawn(serve(TcpListenerStream::new(listener), api.clone(), stop_serving.clone())),
-        tokio::spawn(serve(UnixListenerStream::new(socket), api, stop_serving.clone())),
+        tokio::spawn(guarded(&ended_early, serve(TcpListenerStream::new(listener), api.clone(), stop_serving.clone()))),
+        tokio::spawn(guarded(&ended_early, serve(UnixListenerStream::new(socket), api, stop_serving.clone()))),
     ];
     let taking_part = async {
         let Some(listener) = peer_listener else {
@@ -78,24 +80,28 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
 
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let ended = loop {
+    let mut in_group = true;
+    let mut outcome = loop {
         tokio::select! {
-            _ = terminate.recv() => break None,
-            _ = interrupt.recv() => break None,
-            ended = &mut taking_part => break Some(ended),
+            _ = terminate.recv() => break Ok(()),
+            _ = interrupt.recv() => break Ok(()),
+            () = ended_early.cancelled() => break Err(anyhow!("a part of the sidecar has ended: see the log above")),
+            ended = &mut taking_part => {
+                in_group = false;
+                break ended;
+            }
             Ok(()) = networks.changed() => querier.reconfigure(chain_config(&networks.borrow_and_update())),
         }
     };
-    info!(failed = ended.is_some(), "sidecar stops");
+    info!(failed = outcome.is_err(), "sidecar stops");
     stop_serving.cancel();
     for server in serving {
         server.await?;
     }
     stop_group.cancel();
-    let outcome = match ended {
-        Some(ended) => ended,
-        None => taking_part.await,
-    };
+    if in_group {
+        outcome = outcome.and(taking_part.await);
+    }
     stop_core.cancel();
     watching.abort();
     ingesting.await?;
@@ -105,6 +111,15 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     }
     info!("sidecar stopped");
     outcome
+}
+
+/// A part of the process, whose end is noticed however it comes.
+fn guarded<F: Future>(ended: &CancellationToken, part: F) -> impl Future<Output = F::Output> + use<F> {
+    let guard = ended.clone().drop_guard();
+    async move {
+        let _guard = guard;
+        part.await
+    }
 }
 
 fn chain_config(network: &NetworkConfig) -> ChainConfig {
@@ -123,7 +138,7 @@ fn bind_socket(path: &Path) -> anyhow::Result<UnixListener> {
         std::fs::create_dir_all(directory).with_context(context)?;
     }
     if std::os::unix::net::UnixStream::connect(path).is_ok() {
-        return Err(anyhow::anyhow!("another sidecar answers there: give each its own socket")).with_context(context);
+        return Err(anyhow!("another sidecar answers there: give each its own socket")).with_context(context);
     }
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != ErrorKind::NotFound => return Err(error).with_context(context),

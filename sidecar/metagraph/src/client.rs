@@ -373,6 +373,16 @@ mod tests {
         assert!(error.chain().contains(&endpoint) && error.chain().contains("refused"), "{}", error.chain());
     }
 
+    #[tokio::test]
+    async fn an_endpoint_over_tls_that_speaks_no_tls_is_an_error() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let endpoint = format!("wss://{}", listener.local_addr().unwrap());
+        let connecting = tokio::spawn(async move { SubxtConnect.connect(&endpoint).await.err() });
+        drop(listener.accept().await.unwrap());
+        let error = connecting.await.unwrap().unwrap();
+        assert!(matches!(error, ChainError::Connect { .. }), "{error}");
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_peer_that_accepts_and_says_nothing_is_given_up() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
