@@ -1,0 +1,69 @@
+from os import PathLike
+from pathlib import Path
+from typing import TypedDict, final
+
+__all__ = [
+    "ChainConnectionError",
+    "ChainError",
+    "Connection",
+    "MyceliumError",
+    "SidecarClient",
+    "SidecarError",
+    "SidecarUnavailableError",
+    "SubnetNotFoundError",
+    "__version__",
+]
+
+__version__: str
+
+class _NodeFields(TypedDict):
+    hotkey: str
+    coldkey: str
+    node_id: int
+    incentive: float
+    netuid: int
+    alpha_stake: float
+    tao_stake: float
+    stake: float
+    trust: float
+    vtrust: float
+    last_updated: float
+    ip: str
+    ip_type: int
+    port: int
+    protocol: int
+
+class MyceliumError(Exception): ...
+class ChainError(MyceliumError): ...
+class ChainConnectionError(ChainError): ...
+class SubnetNotFoundError(ChainError): ...
+
+class SidecarError(MyceliumError):
+    status: int | None
+    kind: str | None
+
+class SidecarUnavailableError(SidecarError): ...
+
+@final
+class Connection:
+    def __new__(cls, url: str) -> Connection: ...
+    @property
+    def url(self) -> str: ...
+    def connect(self) -> None: ...
+    def head(self, finalized: bool) -> tuple[int, str]: ...
+    def block_hash(self, block: int) -> str: ...
+    def block_number(self, block_hash: str) -> int: ...
+    def nodes(self, netuid: int, block: int | None = None) -> list[_NodeFields]: ...
+    def rpc(self, method: str, params: str) -> str: ...
+    def close(self) -> None: ...
+
+@final
+class SidecarClient:
+    def __new__(cls, socket: str | PathLike[str], timeout: float) -> SidecarClient: ...
+    @property
+    def socket(self) -> Path: ...
+    def status(self) -> bytes: ...
+    def validators(self) -> bytes: ...
+    def verify(self, hotkey: str) -> bytes: ...
+    def metagraph(self) -> bytes: ...
+    def nodes(self, netuid: int) -> list[_NodeFields] | None: ...

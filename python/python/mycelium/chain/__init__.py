@@ -1,0 +1,1 @@
+"""The chain: connections, and the nodes of a subnet."""
