@@ -10,7 +10,7 @@ use std::time::Duration;
 use crds::v1alpha1::Network;
 use kube::ResourceExt as _;
 use parking_lot::Mutex;
-use sidecar_metagraph::{ChainConfig, ChainView, Querier};
+use sidecar_metagraph::{ChainConfig, ChainProblem, ChainView, Querier};
 use sidecar_util::{BlockHash, Metagraph, NetUid};
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
@@ -29,6 +29,8 @@ pub(crate) struct ChainState {
     /// The last one read; it stays while there is a problem.
     pub(crate) metagraph: Option<Arc<Metagraph>>,
     pub(crate) problem: Option<Problem>,
+    /// Whether the first look at the chain has come to an end, good or bad. Before it, status keeps what it said.
+    pub(crate) looked_at: bool,
 }
 
 /// Why the chain is not being read, as a condition says it.
@@ -45,6 +47,7 @@ impl From<&ChainView> for ChainState {
             genesis_hash: view.genesis_hash,
             spec_version: view.spec_version,
             metagraph: view.metagraph.clone(),
+            looked_at: view.problem != Some(ChainProblem::Connecting),
             problem: view
                 .problem
                 .as_ref()

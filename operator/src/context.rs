@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::chains::Chains;
+use crate::error::Error;
 use crate::metrics::Metrics;
 use crate::node::{Kind, Node as _, NodeKey};
 use crate::retries::Retries;
@@ -58,6 +59,16 @@ pub(crate) struct Stores {
 }
 
 impl Stores {
+    /// Waits until everything that exists has been read once: before that, what is missing is only not read yet.
+    pub(crate) async fn ready(&self) -> Result<(), Error> {
+        let all = futures::try_join!(
+            self.networks.wait_until_ready(),
+            self.validators.wait_until_ready(),
+            self.miners.wait_until_ready()
+        );
+        all.map(drop).map_err(|_| Error::Stopping)
+    }
+
     /// A Network by name.
     pub(crate) fn network(&self, name: &str) -> Option<Arc<Network>> {
         let found = self.networks.get(&ObjectRef::new(name))?;
@@ -144,6 +155,8 @@ pub(crate) struct Context {
 pub(crate) struct NetworkVersion {
     /// Hash of the file that its pods should have.
     pub(crate) file: String,
+    /// Where that file stands.
+    pub(crate) namespaces: BTreeSet<String>,
     /// Generation of its spec.
     pub(crate) generation: Option<i64>,
 }
@@ -154,9 +167,11 @@ impl Context {
         self.stores.network(name)
     }
 
-    /// Hash of the file that the Network's pods should have; `None` right after a start.
-    pub(crate) fn config_version(&self, network: &str) -> Option<String> {
-        self.versions.lock().get(network).map(|version| version.file.clone())
+    /// Hash of the file of a Network in a namespace; `None` until it was written there.
+    pub(crate) fn config_version(&self, network: &str, namespace: &str) -> Option<String> {
+        let versions = self.versions.lock();
+        let version = versions.get(network).filter(|version| version.namespaces.contains(namespace))?;
+        Some(version.file.clone())
     }
 
     /// Remembers what a look at a Network came to; its nodes have a look, too, when that is something new.

@@ -11,6 +11,9 @@ pub(crate) enum Error {
         #[source]
         source: kube::Error,
     },
+    /// The operator is on its way out.
+    #[error("the operator is stopping")]
+    Stopping,
     /// An object of ours cannot be written as JSON.
     #[error("cannot serialize {what}")]
     Serialize {
@@ -27,6 +30,7 @@ impl Error {
         match self {
             Self::Api { .. } => "api",
             Self::Serialize { .. } => "serialize",
+            Self::Stopping => "stopping",
         }
     }
 }

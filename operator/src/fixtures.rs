@@ -143,7 +143,11 @@ pub(crate) fn validator(change: impl FnOnce(&mut serde_json::Value)) -> NodeObje
 pub(crate) fn observed() -> Observed {
     Observed {
         network: Some(Arc::new(network())),
-        chain: ChainState { metagraph: Some(Arc::new(metagraph(&[(1, 1000)]))), ..ChainState::default() },
+        chain: ChainState {
+            metagraph: Some(Arc::new(metagraph(&[(1, 1000)]))),
+            looked_at: true,
+            ..ChainState::default()
+        },
         hotkey: Some(Ok(hotkey(1))),
         reservation: Reservation::Held,
         config_version: Some("c1".into()),

@@ -26,6 +26,7 @@ use crate::error::{ApiContext as _, Error, chain};
 use crate::node::{Kind, Node as _};
 use crate::observe::genesis;
 use crate::resources::{config_map, service};
+use crate::sidecars::Answer;
 use crate::{events, labels};
 
 /// A Network is looked at this often even if nothing is heard of it.
@@ -40,6 +41,8 @@ struct Seen {
     miners: u32,
     /// What each validator's sidecar says of the group.
     reports: Vec<GroupStatus>,
+    /// Whether each of them was asked: right after a start of the operator they were not.
+    all_asked: bool,
     /// Whether volumes of validators are kept, be their Validators gone or not.
     volumes_kept: bool,
 }
@@ -78,6 +81,7 @@ fn name_of(guarded: &Guarded<Network>) -> String {
 
 #[tracing::instrument(skip_all, fields(network = network.name_any()))]
 async fn reconcile_network(network: &Network, ctx: &Context) -> Result<Action, Error> {
+    ctx.stores.ready().await?;
     ctx.chains.follow(network);
     let seen = see(network, ctx).await?;
     let before = network.status.clone().unwrap_or_default();
@@ -87,6 +91,7 @@ async fn reconcile_network(network: &Network, ctx: &Context) -> Result<Action, E
             members: &seen.members,
             metagraph: seen.chain.metagraph.as_deref(),
             reports: &seen.reports,
+            all_asked: seen.all_asked,
             volumes_kept: seen.volumes_kept,
         },
     );
@@ -125,15 +130,15 @@ async fn see(network: &Network, ctx: &Context) -> Result<Seen, Error> {
         })
         .collect();
     members.sort_by(|a, b| a.hotkey.cmp(&b.hotkey));
-    let reports =
-        validators.iter().filter_map(|validator| ctx.sidecars.answer(&validator.key())?.group.clone()).collect();
+    let answers: Vec<Answer> = validators.iter().map(|validator| ctx.sidecars.answer(&validator.key())).collect();
     Ok(Seen {
         chain: ctx.chains.state(network),
         volumes_kept: !members.is_empty() || volumes_kept(ctx, &name).await?,
         members,
         validators: count(validators.len()),
         miners: count(miners),
-        reports,
+        all_asked: !answers.iter().any(|answer| matches!(answer, Answer::NotAsked)),
+        reports: answers.iter().filter_map(|answer| answer.body()?.group.clone()).collect(),
     })
 }
 
@@ -191,14 +196,14 @@ async fn write_file(ctx: &Context, network: &Network, group: Option<&NetworkGrou
         .map_err(|source| Error::Serialize { what: "the Network's file", source })?;
     let version = hex::encode(&Sha256::digest(&text)[..8]);
     let namespaces: BTreeSet<String> = ctx.stores.keys_of(&name).into_iter().map(|key| key.namespace).collect();
-    for namespace in namespaces {
-        let api: Api<ConfigMap> = Api::namespaced(ctx.client.clone(), &namespace);
+    for namespace in &namespaces {
+        let api: Api<ConfigMap> = Api::namespaced(ctx.client.clone(), namespace);
         let object = config_map::name(&name);
         let live = api.get_opt(&object).await.during(|| format!("get ConfigMap {namespace}/{object}"))?;
-        apply_if_needed(ctx, &namespace, config_map::config_map(network, &namespace, text.clone()), live.as_ref())
+        apply_if_needed(ctx, namespace, config_map::config_map(network, namespace, text.clone()), live.as_ref())
             .await?;
     }
-    ctx.network_seen(&name, NetworkVersion { file: version, generation: network.metadata.generation });
+    ctx.network_seen(&name, NetworkVersion { file: version, namespaces, generation: network.metadata.generation });
     Ok(())
 }
 

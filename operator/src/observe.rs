@@ -6,7 +6,6 @@ use crds::v1alpha1::{HotkeyReservation, Network, ReservationHolder};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Secret, Service, ServiceAccount};
 use kube::api::Api;
 use sidecar_metagraph::keys;
-use sidecar_util::http::StatusBody;
 use sidecar_util::{Hotkey, NetUid};
 
 use crate::chains::ChainState;
@@ -14,6 +13,7 @@ use crate::context::Context;
 use crate::error::{ApiContext as _, Error};
 use crate::node::NodeObject;
 use crate::resources::{reservation, service};
+use crate::sidecars::Answer;
 
 /// Everything a plan is made from.
 #[derive(Debug, Clone, Default)]
@@ -27,9 +27,8 @@ pub(crate) struct Observed {
     pub(crate) axon_service: Option<Service>,
     pub(crate) claim: Option<PersistentVolumeClaim>,
     pub(crate) pod: Option<Pod>,
-    /// The sidecar's last answer, while it answers.
-    pub(crate) sidecar: Option<Arc<StatusBody>>,
-    /// Hash of the Network's file as the pods should have it.
+    pub(crate) sidecar: Answer,
+    /// Hash of the Network's file as it stands in the node's namespace; `None` while it is not known to stand there.
     pub(crate) config_version: Option<String>,
 }
 
@@ -93,7 +92,7 @@ pub(crate) async fn observe(ctx: &Context, node: &NodeObject) -> Result<Observed
         claim,
         pod,
         sidecar: ctx.sidecars.answer(&node.key),
-        config_version: ctx.config_version(&node.spec.network),
+        config_version: ctx.config_version(&node.spec.network, namespace),
         network,
     })
 }

@@ -208,7 +208,11 @@ fn without_pod(observed: &Observed, why: &'static str) -> Vec<Step> {
 
 fn pod_step(node: &NodeObject, observed: &Observed, context: PodContext<'_>) -> Result<Option<Step>, Error> {
     let (desired, hash) = pod(node, context)?;
-    let Some(live) = &observed.pod else { return Ok(Some(Step::CreatePod(Box::new(desired)))) };
+    let Some(live) = &observed.pod else {
+        // A pod that is made before the file it mounts waits for the kubelet's next try.
+        let file_is_there = observed.config_version.is_some();
+        return Ok(file_is_there.then(|| Step::CreatePod(Box::new(desired))));
+    };
     if live.metadata.deletion_timestamp.is_some() {
         return Ok(None);
     }

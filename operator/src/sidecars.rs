@@ -24,8 +24,30 @@ const FAILURES_MAX: u32 = 2;
 
 struct Known {
     ip: IpAddr,
-    answer: Option<Arc<StatusBody>>,
+    answer: Answer,
     failures: u32,
+}
+
+/// What a sidecar said last.
+#[derive(Debug, Clone, Default)]
+pub(crate) enum Answer {
+    /// It was not asked yet: the operator or the pod has just started.
+    #[default]
+    NotAsked,
+    /// It does not answer, or there is none.
+    Silent,
+    /// This.
+    Said(Arc<StatusBody>),
+}
+
+impl Answer {
+    /// What it said, if it answers.
+    pub(crate) fn body(&self) -> Option<&StatusBody> {
+        match self {
+            Self::Said(body) => Some(body),
+            Self::NotAsked | Self::Silent => None,
+        }
+    }
 }
 
 /// Called when what a sidecar says has changed.
@@ -49,13 +71,13 @@ impl Sidecars {
         match ip {
             None => drop(known.remove(key)),
             Some(ip) if known.get(key).is_some_and(|sidecar| sidecar.ip == ip) => {}
-            Some(ip) => drop(known.insert(key.clone(), Known { ip, answer: None, failures: 0 })),
+            Some(ip) => drop(known.insert(key.clone(), Known { ip, answer: Answer::NotAsked, failures: 0 })),
         }
     }
 
-    /// The last answer of a node's sidecar, while it answers.
-    pub(crate) fn answer(&self, key: &NodeKey) -> Option<Arc<StatusBody>> {
-        self.known.lock().get(key)?.answer.clone()
+    /// The last answer of a node's sidecar.
+    pub(crate) fn answer(&self, key: &NodeKey) -> Answer {
+        self.known.lock().get(key).map_or(Answer::Silent, |sidecar| sidecar.answer.clone())
     }
 
     /// Asks every sidecar in turn until told to stop.
@@ -84,15 +106,16 @@ impl Sidecars {
     fn remember(&self, key: &NodeKey, ip: IpAddr, answer: Option<StatusBody>) -> bool {
         let mut known = self.known.lock();
         let Some(sidecar) = known.get_mut(key).filter(|sidecar| sidecar.ip == ip) else { return false };
-        let before = sidecar.answer.take();
-        sidecar.failures = if answer.is_some() { 0 } else { sidecar.failures + 1 };
-        sidecar.answer = match answer {
-            Some(answer) => Some(Arc::new(answer)),
-            None => before.clone().filter(|_| sidecar.failures < FAILURES_MAX),
+        sidecar.failures = if answer.is_some() { 0 } else { sidecar.failures.saturating_add(1) };
+        let after = match answer {
+            Some(answer) => Answer::Said(Arc::new(answer)),
+            None if sidecar.failures < FAILURES_MAX => return false,
+            None => Answer::Silent,
         };
+        let before = std::mem::replace(&mut sidecar.answer, after);
         match (&before, &sidecar.answer) {
-            (None, None) => false,
-            (Some(before), Some(after)) => digest(before) != digest(after),
+            (Answer::Silent, Answer::Silent) => false,
+            (Answer::Said(before), Answer::Said(after)) => digest(before) != digest(after),
             _ => true,
         }
     }
@@ -119,9 +142,9 @@ mod tests {
         sidecars.locate(&key, Some(ip));
         assert!(sidecars.remember(&key, ip, Some(status_body())));
         assert!(!sidecars.remember(&key, ip, None), "one lost answer is no news");
-        assert!(sidecars.answer(&key).is_some());
+        assert!(sidecars.answer(&key).body().is_some());
         assert!(sidecars.remember(&key, ip, None));
-        assert!(sidecars.answer(&key).is_none());
+        assert!(matches!(sidecars.answer(&key), Answer::Silent));
     }
 
     #[test]
@@ -131,7 +154,7 @@ mod tests {
         sidecars.locate(&key, Some(old));
         sidecars.remember(&key, old, Some(status_body()));
         sidecars.locate(&key, Some(new));
-        assert!(sidecars.answer(&key).is_none());
+        assert!(matches!(sidecars.answer(&key), Answer::NotAsked));
         assert!(!sidecars.remember(&key, old, Some(status_body())), "an answer that came late is of the old pod");
     }
 }

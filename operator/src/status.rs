@@ -11,13 +11,14 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::ResourceExt as _;
-use sidecar_util::http::GroupRole;
+use sidecar_util::http::{GroupRole, StatusBody};
 use sidecar_util::{Metagraph, Neuron, Score, Tao};
 
 use crate::apply::Outcome;
 use crate::node::{Kind, NodeObject};
 use crate::observe::Observed;
 use crate::plan::{Hold, hold};
+use crate::sidecars::Answer;
 
 /// A condition before it has a time.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,6 +39,16 @@ impl Verdict {
 
     pub(crate) fn unknown(message: impl Into<String>) -> Self {
         Self { status: "Unknown", reason: reason::UNKNOWN.into(), message: message.into() }
+    }
+
+    /// What a condition said.
+    pub(crate) fn on_record(condition: &Condition) -> Self {
+        let status = match condition.status.as_str() {
+            "True" => "True",
+            "False" => "False",
+            _ => "Unknown",
+        };
+        Self { status, reason: condition.reason.clone(), message: condition.message.clone() }
     }
 
     fn holds(&self) -> bool {
@@ -84,12 +95,14 @@ pub(crate) fn node_status(node: &NodeObject, observed: &Observed, outcome: &Outc
             Some(metagraph) => neuron.map(|neuron| neuron_status(neuron, metagraph)),
             None => node.status.neuron.clone(),
         },
-        sidecar: observed.sidecar.as_ref().map(|sidecar| SidecarStatus {
-            version: sidecar.version.clone(),
-            synced: sidecar.chain.synced,
-            registry_size: u32::try_from(sidecar.registry.total).unwrap_or(u32::MAX),
-        }),
-        group: group_status(observed),
+        sidecar: match &observed.sidecar {
+            Answer::NotAsked => node.status.sidecar.clone(),
+            answer => answer.body().map(sidecar_status),
+        },
+        group: match &observed.sidecar {
+            Answer::NotAsked => node.status.group.clone(),
+            answer => answer.body().and_then(group_status),
+        },
         pod: observed.pod.as_ref().map(|pod| PodStatus {
             name: pod.name_any(),
             phase: pod.status.as_ref().and_then(|status| status.phase.clone()),
@@ -140,8 +153,16 @@ fn has_set_weights(neuron: &Neuron) -> bool {
     neuron.last_update > neuron.registered_at
 }
 
-fn group_status(observed: &Observed) -> Option<GroupMemberStatus> {
-    let group = observed.sidecar.as_ref()?.group.as_ref()?;
+fn sidecar_status(sidecar: &StatusBody) -> SidecarStatus {
+    SidecarStatus {
+        version: sidecar.version.clone(),
+        synced: sidecar.chain.synced,
+        registry_size: u32::try_from(sidecar.registry.total).unwrap_or(u32::MAX),
+    }
+}
+
+fn group_status(sidecar: &StatusBody) -> Option<GroupMemberStatus> {
+    let group = sidecar.group.as_ref()?;
     Some(GroupMemberStatus {
         role: role_word(group.role).into(),
         leader: group.leader.map(|leader| leader.to_string()),
@@ -186,10 +207,32 @@ fn verdicts(
         verdicts.push((c::VOTER, voter(observed)));
     }
     verdicts.push((c::AXON_PUBLISHED, axon_published(node, neuron)));
+    keep_what_is_not_known_yet(&mut verdicts, node, observed);
     verdicts.push((c::UP_TO_DATE, up_to_date(observed, outcome, hold.as_ref())));
     let ready = ready(&verdicts, node, observed);
     verdicts.insert(0, (c::READY, ready));
     verdicts
+}
+
+/// Right after the start of an operator the chain was not read and the sidecars were not asked: what is on record stands
+/// until they have been.
+fn keep_what_is_not_known_yet(verdicts: &mut [(&'static str, Verdict)], node: &NodeObject, observed: &Observed) {
+    const OF_CHAIN: [&str; 6] = [
+        c::CHAIN_SYNCED,
+        c::REGISTERED,
+        c::STAKE_SUFFICIENT,
+        c::VALIDATOR_PERMIT,
+        c::WEIGHTS_CURRENT,
+        c::AXON_PUBLISHED,
+    ];
+    for (type_, verdict) in verdicts {
+        let chain_unknown = OF_CHAIN.contains(type_) && !observed.chain.looked_at;
+        let sidecar_unknown = *type_ == c::VOTER && matches!(observed.sidecar, Answer::NotAsked);
+        if chain_unknown || sidecar_unknown {
+            let on_record = node.status.conditions.iter().find(|condition| condition.type_ == *type_);
+            *verdict = on_record.map_or_else(|| Verdict::unknown("not looked at yet"), Verdict::on_record);
+        }
+    }
 }
 
 fn invalid(hold: Option<&Hold>, outcome: &Outcome) -> Verdict {
@@ -324,7 +367,7 @@ fn durable(observed: &Observed) -> Verdict {
 }
 
 fn voter(observed: &Observed) -> Verdict {
-    let Some(sidecar) = &observed.sidecar else {
+    let Some(sidecar) = observed.sidecar.body() else {
         return Verdict { reason: reason::SIDECAR_SILENT.into(), ..Verdict::unknown("the sidecar does not answer") };
     };
     match sidecar.group.as_ref().map(|group| group.role) {

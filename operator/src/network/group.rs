@@ -15,6 +15,8 @@ pub(crate) struct Inputs<'a> {
     pub(crate) metagraph: Option<&'a Metagraph>,
     /// What each validator's sidecar says.
     pub(crate) reports: &'a [GroupStatus],
+    /// Whether each of them was asked.
+    pub(crate) all_asked: bool,
     /// Whether a validator's volume exists.
     pub(crate) volumes_kept: bool,
 }
@@ -38,7 +40,11 @@ pub(crate) fn next(before: Option<&NetworkGroupStatus>, inputs: &Inputs<'_>) -> 
     let of_this_group = || inputs.reports.iter().filter(|report| report.cluster_id == identity.cluster_id);
     let founded = identity.founded || of_this_group().any(|report| report.role != GroupRole::Outside);
     let newest = of_this_group().filter(|report| report.leader.is_some()).max_by_key(|report| report.term);
-    let leader = newest.and_then(|report| report.leader).map(|leader| leader.to_string());
+    let leader = match newest {
+        Some(report) => report.leader.map(|leader| leader.to_string()),
+        // Silence counts when everybody was asked.
+        None => identity.leader.clone().filter(|_| !inputs.all_asked),
+    };
     let leader_name = leader.as_ref().and_then(|leader| {
         inputs.members.iter().find(|member| member.hotkey == *leader).map(|member| member.name.clone())
     });
@@ -81,7 +87,7 @@ mod tests {
         volumes_kept: bool,
     ) -> Option<NetworkGroupStatus> {
         let metagraph = metagraph(&[(1, 100), (2, 300), (3, 200)]);
-        next(before, &Inputs { members, metagraph: Some(&metagraph), reports, volumes_kept })
+        next(before, &Inputs { members, metagraph: Some(&metagraph), reports, all_asked: true, volumes_kept })
     }
 
     #[test]
@@ -95,7 +101,10 @@ mod tests {
     fn nobody_founds_before_somebody_is_registered() {
         assert_eq!(look(None, &[member(9)], &[], true), None);
         assert_eq!(
-            next(None, &Inputs { members: &[member(1)], metagraph: None, reports: &[], volumes_kept: true }),
+            next(
+                None,
+                &Inputs { members: &[member(1)], metagraph: None, reports: &[], all_asked: true, volumes_kept: true }
+            ),
             None
         );
     }
@@ -125,6 +134,28 @@ mod tests {
         let outside = group_report(&first.cluster_id, GroupRole::Outside, None, 0);
         let second = look(Some(&first), &[member(1), member(2)], &[outside], true).unwrap();
         assert_eq!((second.cluster_id, second.founded), (first.cluster_id, false));
+    }
+
+    #[test]
+    fn a_leader_stays_on_record_until_everybody_was_asked() {
+        let metagraph = metagraph(&[(1, 100)]);
+        let group = NetworkGroupStatus {
+            founded: true,
+            leader: Some(hotkey(1).to_string()),
+            ..look(None, &[member(1)], &[], true).unwrap()
+        };
+        let leader = |all_asked: bool| {
+            let inputs = Inputs {
+                members: &[member(1)],
+                metagraph: Some(&metagraph),
+                reports: &[],
+                all_asked,
+                volumes_kept: true,
+            };
+            next(Some(&group), &inputs).unwrap().leader
+        };
+        assert_eq!(leader(false), group.leader);
+        assert_eq!(leader(true), None);
     }
 
     #[test]

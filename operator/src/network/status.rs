@@ -21,7 +21,12 @@ pub(super) fn network_status(
     now: Timestamp,
 ) -> NetworkStatus {
     let before = network.status.clone().unwrap_or_default();
-    let synced = chain_synced(&seen.chain);
+    // Right after the start of an operator the chain was not read: what is on record stands until it has been.
+    let on_record = before.conditions.iter().find(|condition| condition.type_ == c::CHAIN_SYNCED);
+    let synced = match on_record {
+        Some(condition) if !seen.chain.looked_at => Verdict::on_record(condition),
+        _ => chain_synced(&seen.chain),
+    };
     let led = group_led(seen, group.as_ref());
     let ready = [&synced, &led].into_iter().find(|verdict| verdict.status != "True").map_or_else(
         || Verdict::yes("the chain is read and the group is led"),
@@ -41,6 +46,7 @@ pub(super) fn network_status(
 
 fn chain_synced(chain: &ChainState) -> Verdict {
     match (&chain.problem, &chain.metagraph) {
+        _ if !chain.looked_at => Verdict::unknown("the chain was not read yet"),
         (Some(problem), _) => Verdict::no(problem.reason, problem.message.clone()),
         (None, Some(_)) => Verdict::yes("the chain is being read"),
         (None, None) => Verdict::unknown("the chain was not read yet"),

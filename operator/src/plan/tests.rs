@@ -134,6 +134,12 @@ fn a_new_network_file_only_touches_the_pod_and_an_unknown_one_does_not() {
 }
 
 #[test]
+fn a_pod_waits_for_the_file_that_it_mounts() {
+    let observed = Observed { config_version: None, ..observed() };
+    assert_eq!(kinds(&steps(&validator(|_| {}), &observed)), ["service account", "service", "claim"]);
+}
+
+#[test]
 fn an_evicted_pod_is_replaced() {
     let node = validator(|_| {});
     let mut pod = running(&node, &observed());

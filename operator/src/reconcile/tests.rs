@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::*;
 use crate::chains::Chains;
-use crate::context::{Stores, Triggers};
+use crate::context::{NetworkVersion, Stores, Triggers};
 use crate::fixtures::api_server::ApiServer;
 use crate::fixtures::{GENESIS, hotkey, network, validator};
 use crate::metrics::Metrics;
@@ -18,6 +18,19 @@ const OTHER: &str = "/apis/mycelium.network/v1alpha1/namespaces/default/validato
 const POD: &str = "/api/v1/namespaces/default/pods/validator-v1";
 const SECRET: &str = "/api/v1/namespaces/default/secrets/v1-hotkey";
 
+fn store_of<K>(objects: Vec<K>) -> reflector::Store<Guarded<K>>
+where
+    K: kube::Resource<DynamicType = ()> + Clone + std::fmt::Debug,
+{
+    let (reader, mut writer) = reflector::store::<Guarded<K>>();
+    writer.apply_watcher_event(&Event::Init);
+    for object in objects {
+        writer.apply_watcher_event(&Event::InitApply(kube::core::DeserializeGuard(Ok(object))));
+    }
+    writer.apply_watcher_event(&Event::InitDone);
+    reader
+}
+
 /// A cluster with the Network `default`, and an operator that has not looked at anything yet.
 struct World {
     server: Arc<ApiServer>,
@@ -27,9 +40,11 @@ struct World {
 impl World {
     fn new() -> Self {
         let (server, client) = ApiServer::start();
-        let (networks, mut writer) = reflector::store::<Guarded<crds::v1alpha1::Network>>();
-        writer.apply_watcher_event(&Event::Apply(kube::core::DeserializeGuard(Ok(network()))));
-        let stores = Stores { networks, validators: reflector::store().0, miners: reflector::store().0 };
+        let stores = Stores {
+            networks: store_of(vec![network()]),
+            validators: store_of(Vec::new()),
+            miners: store_of(Vec::new()),
+        };
         let reporter = Reporter { controller: "test".into(), instance: None };
         let ctx = Context {
             chains: Arc::new(Chains::new(Arc::new(|_, _| {}))),
@@ -43,6 +58,8 @@ impl World {
             default_image: "example/sidecar:1".into(),
             versions: parking_lot::Mutex::default(),
         };
+        let version = NetworkVersion { file: "c1".into(), namespaces: ["default".to_owned()].into(), generation: None };
+        ctx.network_seen("default", version);
         Self { server, ctx }
     }
 

@@ -28,7 +28,7 @@ fn check(status: &NodeStatus, type_: &str, expected: (&str, &str)) {
 
 #[test]
 fn a_running_registered_staked_validator_is_ready() {
-    let observed = Observed { pod: Some(ready_pod()), sidecar: Some(Arc::new(status_body())), ..observed() };
+    let observed = Observed { pod: Some(ready_pod()), sidecar: Answer::Said(Arc::new(status_body())), ..observed() };
     let status = status_of(&validator(|_| {}), &observed);
     check(&status, c::READY, ("True", "AsExpected"));
     assert_eq!(status.observed_generation, Some(3));
@@ -74,11 +74,29 @@ fn the_chains_last_words_stay_while_it_is_silent() {
     let mut silent = observed();
     silent.chain = crate::chains::ChainState {
         problem: Some(Problem { reason: "EndpointDown", message: "down".into() }),
+        looked_at: true,
         ..crate::chains::ChainState::default()
     };
     let status = status_of(&node, &silent);
     assert_eq!(status.neuron, node.status.neuron);
     check(&status, c::CHAIN_SYNCED, ("False", "EndpointDown"));
+}
+
+#[test]
+fn an_operator_that_has_just_started_takes_nothing_back() {
+    let mut node = validator(|_| {});
+    let mut body = status_body();
+    body.group = Some(crate::fixtures::group_report("g", GroupRole::Leader, Some(1), 3));
+    let known = Observed { pod: Some(ready_pod()), sidecar: Answer::Said(Arc::new(body)), ..observed() };
+    node.status = status_of(&node, &known);
+    check(&node.status, c::VOTER, ("True", "AsExpected"));
+    let just_started = Observed {
+        chain: crate::chains::ChainState::default(),
+        sidecar: Answer::NotAsked,
+        pod: Some(ready_pod()),
+        ..observed()
+    };
+    assert_eq!(status_of(&node, &just_started), node.status);
 }
 
 #[test]
