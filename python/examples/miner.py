@@ -3,7 +3,7 @@
 import json
 import os
 import signal
-import sys
+import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from mycelium.errors import MyceliumError
@@ -42,7 +42,10 @@ class Handler(BaseHTTPRequestHandler):
 
 if __name__ == "__main__":
     # The first process of a container dies of SIGTERM only when it asks to.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    told_to_stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: told_to_stop.set())
     with ThreadingHTTPServer(("", PORT), Handler) as server:
+        threading.Thread(target=server.serve_forever).start()
         print(f"serving on port {server.server_port}", flush=True)
-        server.serve_forever()
+        told_to_stop.wait()
+        server.shutdown()

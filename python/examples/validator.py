@@ -4,7 +4,7 @@ import os
 import signal
 import socket
 import sys
-import time
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 from mycelium.errors import MyceliumError
@@ -40,9 +40,10 @@ def print_scores(metagraph: Metagraph) -> None:
 def main() -> None:
     """Go on until told to stop; neither a restart of the sidecar nor a chain that is down ends it."""
     # The first process of a container dies of SIGTERM only when it asks to.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    told_to_stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: told_to_stop.set())
     sidecar = Sidecar()
-    while True:
+    while not told_to_stop.is_set():
         try:
             chain = sidecar.status().chain
             if chain.synced:
@@ -52,7 +53,7 @@ def main() -> None:
         except MyceliumError as error:
             print(f"no scores this time: {error}")
         sys.stdout.flush()
-        time.sleep(INTERVAL_S)
+        told_to_stop.wait(INTERVAL_S)
 
 
 if __name__ == "__main__":

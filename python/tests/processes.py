@@ -33,19 +33,33 @@ EVE = "5HGjWAeFDfFCWPsjFQdVV2Msvz2XtMktvgocEZcCj68kUMaw"
 FERDIE = "5CiPPseXPECbkjWCa6MnjNokrgYjMqmKndv2rSnekmSK2DjL"
 ALICE_SEED = "0xe5be9a5092b81bca64be81d212e7f2f9eba183bb7a90954f7b76361f6edb5c0a"
 
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+# Axons that no packet leaves the machine for: a loopback address, and one that needs an interface to be named.
+CHARLIES_AXON = ("127.1.2.3", free_port())
+DAVES_AXON = ("fe80::1", 65535)
+
 _GENESIS: dict[str, Any] = {
     "subnets": [
         {
             "netuid": NETUID,
-            "hyperparameters": {"tempo": 10, "max_validators": 2},
+            # Nobody sets weights again, and those of the file must count for as long as a slow machine takes.
+            "hyperparameters": {"tempo": 10, "max_validators": 2, "activity_cutoff_factor_milli": 4_000_000},
             "neurons": [
                 {"hotkey": ALICE, "coldkey": "//Alice", "stake": "50000.000000007", "root_stake": "12.5"}
                 | {"weights": [[2, 60000], [3, 30000]]},
                 {"hotkey": BOB, "coldkey": "//Bob", "stake": "20000", "weights": [[2, 50000], [3, 40000]]},
-                {"hotkey": CHARLIE, "coldkey": "//Charlie", "axon": {"ip": "1.2.2.1", "port": 8091}},
+                {"hotkey": CHARLIE, "coldkey": "//Charlie", "axon": {"ip": CHARLIES_AXON[0], "port": CHARLIES_AXON[1]}},
                 {"hotkey": DAVE, "coldkey": "//Dave"}
-                | {"axon": {"ip": "2606:4700::1111", "port": 65535, "protocol": 1, "version": 7}},
-                {"hotkey": EVE, "coldkey": "//Eve", "stake": "999"},
+                | {"axon": {"ip": DAVES_AXON[0], "port": DAVES_AXON[1], "protocol": 1, "version": 7}},
+                {"hotkey": EVE, "coldkey": "//Eve", "stake": "1"},
             ],
         },
         {"netuid": 2, "neurons": [{"hotkey": FERDIE, "coldkey": "//Ferdie"}]},
@@ -61,14 +75,6 @@ def until(what: str, probe: Callable[[], T | None]) -> T:
             return answer
         time.sleep(0.02)
     raise AssertionError(f"{what}: not within {DEADLINE_S} s")
-
-
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def program(variable: str, package: str) -> str:

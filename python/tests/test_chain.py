@@ -12,7 +12,7 @@ from mycelium.chain.fetch_nodes import get_nodes_for_netuid
 from mycelium.chain.interface import SubstrateInterface, get_substrate
 from mycelium.chain.models import Node
 from mycelium.errors import ChainConnectionError, ChainError, MyceliumError, SubnetNotFoundError
-from processes import ALICE, BOB, CHARLIE, DAVE, EVE, FERDIE, NETUID, Devchain, free_port, until
+from processes import ALICE, BOB, CHARLIE, CHARLIES_AXON, DAVE, EVE, FERDIE, NETUID, Devchain, free_port, until
 
 # Order matters: users hash `json.dumps(node.model_dump())`.
 FIBERS_FIELDS = [
@@ -38,8 +38,8 @@ def test_nodes_have_the_fields_and_units_of_fiber(substrate: SubstrateInterface)
     assert alice.stake > alice.alpha_stake
     assert (bob.coldkey, bob.stake, bob.netuid, bob.trust) == (BOB, 20_000.0, NETUID, 0.0)
     assert (bob.ip, bob.ip_type, bob.port, bob.protocol) == ("0", 0, 0, 0)
-    assert (charlie.ip, charlie.ip_type, charlie.port, charlie.protocol) == ("16908801", 4, 8091, 4)
-    assert (dave.ip, dave.ip_type, dave.port) == ("50543257672059871404715951523469725969", 6, 65535)
+    assert (charlie.ip, charlie.ip_type, charlie.port, charlie.protocol) == ("2130772483", 4, CHARLIES_AXON[1], 4)
+    assert (dave.ip, dave.ip_type, dave.port) == ("338288524927261089654018896841347694593", 6, 65535)
     assert dave.protocol == 1
 
 

@@ -2,22 +2,54 @@
 
 import json
 import os
+import queue
 import signal
+import socket as sockets
 import subprocess
 import sys
+import threading
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from processes import ALICE, CHARLIE, NETUID, Devchain, SidecarProcess, free_port, until
+from processes import ALICE, CHARLIE, CHARLIES_AXON, DEADLINE_S, NETUID, Devchain, SidecarProcess, free_port, until
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
 
+class Example:
+    """An example that runs, and the lines it printed that nobody looked at yet."""
+
+    def __init__(self, process: "subprocess.Popen[str]") -> None:
+        self.process = process
+        self.lines: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self.reader = threading.Thread(target=self._read)
+        self.reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.lines.put(line)
+
+    def wait_for(self, found: Callable[[str], bool]) -> None:
+        """Look at lines until one is found."""
+        seen = []
+        deadline = time.monotonic() + DEADLINE_S
+        while (left := deadline - time.monotonic()) > 0:
+            try:
+                seen.append(self.lines.get(timeout=left))
+            except queue.Empty:
+                break
+            if found(seen[-1]):
+                return
+        raise AssertionError(f"not within {DEADLINE_S} s in the last lines: {seen[-20:]}")
+
+
 @contextmanager
-def running(name: str, socket: Path, **environment: str) -> Iterator["subprocess.Popen[str]"]:
+def running(name: str, socket: Path, **environment: str) -> Iterator[Example]:
     """Run an example until the end of the block; then SIGTERM ends it in good order."""
     process = subprocess.Popen(
         [sys.executable, "-u", EXAMPLES / name],
@@ -25,23 +57,15 @@ def running(name: str, socket: Path, **environment: str) -> Iterator["subprocess
         stdout=subprocess.PIPE,
         text=True,
     )
+    example = Example(process)
     try:
-        yield process
+        yield example
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=10) == 0
     finally:
         process.kill()
         process.wait()
-
-
-def read_until(process: "subprocess.Popen[str]", found: Callable[[str], bool]) -> str:
-    assert process.stdout is not None
-    seen = []
-    for line in process.stdout:
-        seen.append(line)
-        if found(line):
-            return line
-    raise AssertionError(f"the example ended after {seen}")
+        example.reader.join()
 
 
 def test_the_validator_prints_scores_and_survives_a_restart_of_its_sidecar(
@@ -50,15 +74,17 @@ def test_the_validator_prints_scores_and_survives_a_restart_of_its_sidecar(
     sidecar = sidecar_for(chain.url)
     with running("validator.py", sidecar.socket, INTERVAL_S="0.1") as validator:
 
-        def has_scored_charlie(line: str) -> bool:
+        def has_scored_charlie(line: str, answers: str = "no") -> bool:
             words = line.split()
-            return len(words) == 5 and words[1] == CHARLIE and float(words[4]) > 0
+            return len(words) == 5 and words[1] == CHARLIE and words[3] == answers and float(words[4]) > 0
 
-        read_until(validator, has_scored_charlie)
+        with sockets.create_server(CHARLIES_AXON):
+            validator.wait_for(lambda line: has_scored_charlie(line, "yes"))
+        validator.wait_for(has_scored_charlie)
         sidecar.stop()
-        read_until(validator, lambda line: line.startswith("no scores this time: the sidecar"))
+        validator.wait_for(lambda line: line.startswith("no scores this time: the sidecar"))
         sidecar.start()
-        read_until(validator, has_scored_charlie)
+        validator.wait_for(has_scored_charlie)
 
 
 def test_the_validator_says_that_the_chain_is_down_and_goes_on(
@@ -69,18 +95,18 @@ def test_the_validator_says_that_the_chain_is_down_and_goes_on(
     with Devchain(folder) as own:
         sidecar = sidecar_for(own.url)
         with running("validator.py", sidecar.socket, INTERVAL_S="0.1") as validator:
-            read_until(validator, lambda line: line.startswith("block "))
+            validator.wait_for(lambda line: line.startswith("block "))
             own.stop()
-            read_until(validator, lambda line: line.startswith("no scores while the chain is not read: EndpointDown"))
+            validator.wait_for(lambda line: line.startswith("no scores while the chain is not read: EndpointDown"))
             own.start()
-            read_until(validator, lambda line: line.startswith("block "))
+            validator.wait_for(lambda line: line.startswith("block "))
 
 
 def test_the_miner_serves_its_health(sidecar_for: Callable[[str], SidecarProcess], chain: Devchain) -> None:
     sidecar = sidecar_for(chain.url)
     port = free_port()
     with running("miner.py", sidecar.socket, PORT=str(port)) as miner:
-        read_until(miner, lambda line: line.startswith("serving on port"))
+        miner.wait_for(lambda line: line.startswith("serving on port"))
         sidecar.wait_for_chain()
         status, body = get(port, "/health")
         assert (status, body["hotkey"], body["netuid"], body["uid"]) == (200, ALICE, NETUID, 0)

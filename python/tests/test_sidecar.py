@@ -14,7 +14,20 @@ from mycelium.chain.interface import get_substrate
 from mycelium.chain.models import Node
 from mycelium.errors import ChainConnectionError, SidecarError, SidecarUnavailableError
 from mycelium.sidecar import Sidecar
-from processes import ALICE, BOB, EVE, FERDIE, MINIMUM_STAKE, NETUID, Devchain, SidecarProcess, free_port, until
+from processes import (
+    ALICE,
+    BOB,
+    CHARLIES_AXON,
+    DAVES_AXON,
+    EVE,
+    FERDIE,
+    MINIMUM_STAKE,
+    NETUID,
+    Devchain,
+    SidecarProcess,
+    free_port,
+    until,
+)
 
 
 @pytest.fixture
@@ -55,8 +68,8 @@ def test_the_metagraph_has_every_neuron(sidecar: Sidecar) -> None:
     assert bob.alpha_stake >= 20_000.0
     axons = [neuron.axon for neuron in metagraph.neurons if neuron.axon]
     assert [(axon.ip, axon.port, axon.protocol) for axon in axons] == [
-        ("1.2.2.1", 8091, 4),
-        ("2606:4700::1111", 65535, "udp"),
+        (*CHARLIES_AXON, 4),
+        (*DAVES_AXON, "udp"),
     ]
     assert metagraph.by_hotkey(FERDIE) is None
 
