@@ -26,7 +26,8 @@ def answers(miner: Neuron) -> bool:
 
 def print_scores(metagraph: Metagraph) -> None:
     """Score each miner: its incentive, halved while it does not answer."""
-    miners = [neuron for neuron in metagraph.neurons if not neuron.validator_permit]
+    # What a miner earns is stake, which may win it a permit: the permit alone does not tell who validates.
+    miners = [neuron for neuron in metagraph.neurons if neuron.incentive > 0 or not neuron.validator_permit]
     with ThreadPoolExecutor(max_workers=16) as pool:
         answering = list(pool.map(answers, miners))
     print(f"block {metagraph.block}, last epoch at {metagraph.last_step}, {len(miners)} miners")
