@@ -5,15 +5,14 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 # What is slow to make is kept outside the checkout, so that a fresh clone finds it.
-CACHE ?= $(HOME)/.cache/mycelium
-export CARGO_TARGET_DIR ?= $(CACHE)/target
-export MYCELIUM_CACHE := $(CACHE)
+export MYCELIUM_HOME ?= $(HOME)/.cache/mycelium
+export CARGO_TARGET_DIR ?= $(MYCELIUM_HOME)/target
 # One profile for images, tests and benches: building the dependencies twice costs more than the optimiser.
 PROFILE := release
 BIN := $(CARGO_TARGET_DIR)/$(PROFILE)
-VENV := $(CACHE)/venv
+VENV := $(MYCELIUM_HOME)/venv
 DENY_VERSION := 0.20.2
-DENY := $(CACHE)/cargo-deny-$(DENY_VERSION)/bin/cargo-deny
+DENY := $(MYCELIUM_HOME)/cargo-deny-$(DENY_VERSION)/bin/cargo-deny
 # Programs that tests start.
 export MYCELIUM_DEVCHAIN := $(BIN)/mycelium-devchain
 export MYCELIUM_SIDECAR := $(BIN)/mycelium-sidecar
@@ -42,12 +41,20 @@ preflight:
 
 # ---- building ------------------------------------------------------------------------------------
 
+# Checkouts share the cargo target folder for the dependencies. To cargo their own crates are the same ones, told apart by the time of change
+# alone: without this a checkout could get what another one built.
+.PHONY: own-target
+own-target:
+	@owner=$(CARGO_TARGET_DIR)/.checkout; \
+	if [ -e $$owner ] && [ "$$(cat $$owner)" != '$(CURDIR)' ]; then cargo clean --quiet --workspace; fi; \
+	mkdir -p $(CARGO_TARGET_DIR) && echo '$(CURDIR)' >$$owner
+
 .PHONY: build
-build: ## Build every program
+build: own-target ## Build every program
 	@cargo build --profile $(PROFILE) --workspace --bins
 
 .PHONY: wheel
-wheel: $(VENV)/.build ## Build the Python wheel
+wheel: own-target $(VENV)/.build ## Build the Python wheel
 	@$(VENV)/bin/maturin build --quiet --profile $(PROFILE) --manifest-path python/Cargo.toml --out $(CARGO_TARGET_DIR)/wheels
 
 $(VENV)/.build: python/requirements-build.txt
@@ -56,7 +63,7 @@ $(VENV)/.build: python/requirements-build.txt
 	@touch $@
 
 .PHONY: generate
-generate: ## Write again what is generated from code: the CRDs
+generate: own-target ## Write again what is generated from code: the CRDs
 	@cargo run --quiet --profile $(PROFILE) -p crds --bin crdgen -- crds/yaml charts/mycelium-crds/templates
 
 # ---- tests -----------------------------------------------------------------------------------------
@@ -76,7 +83,7 @@ e2e: up ## Tests that drive the cluster
 # ---- checks ------------------------------------------------------------------------------------------
 
 .PHONY: lint
-lint: ## Formatting, clippy and documentation links; warnings are errors
+lint: own-target ## Formatting, clippy, and the same for Python; warnings are errors
 	@cargo fmt --all --check
 	@cargo clippy --profile $(PROFILE) --workspace --all-targets -- -D warnings
 	@$(MAKE) --no-print-directory lint-python
@@ -90,7 +97,7 @@ $(VENV)/.test: python/requirements-test.txt $(VENV)/.build
 	@touch $@
 
 .PHONY: docs
-docs: ## The Rust documentation, with broken links as errors
+docs: own-target ## The Rust documentation, with broken links as errors
 	@RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items
 
 .PHONY: deny
@@ -98,7 +105,7 @@ deny: $(DENY) ## Licences, sources and the layers of the workspace
 	@$(DENY) --log-level error check bans licenses sources
 
 $(DENY):
-	@cargo install --quiet --locked --version $(DENY_VERSION) --root $(CACHE)/cargo-deny-$(DENY_VERSION) cargo-deny
+	@cargo install --quiet --locked --version $(DENY_VERSION) --root $(MYCELIUM_HOME)/cargo-deny-$(DENY_VERSION) cargo-deny
 
 .PHONY: verify
 verify: lint docs deny ## Every check that writes nothing

@@ -171,12 +171,14 @@ impl Deployment {
         let answer = wait_until(READY_DEADLINE, "the deployments of the chart", || {
             let list = self.kubectl.json(&["get", "deployments", "--namespace", NAMESPACE])?;
             let waiting = unfinished_deployments(&list);
-            if !waiting.is_empty() {
-                waited = true;
-                step.say(format!("waiting for {}", waiting.join(", ")));
-                bail!("not available: {}", waiting.join(", "));
+            if waiting.is_empty() {
+                return Ok(());
             }
-            Ok(())
+            waited = true;
+            let pods = self.kubectl.json(&["get", "pods", "--namespace", NAMESPACE])?;
+            let text = [vec![waiting.join(", ")], last_words(&pods)].concat().join("; ");
+            step.say(format!("waiting for {text}"));
+            bail!("not available: {text}")
         });
         answer.map_err(|error| self.with_pods(&error))?;
         if waited {
@@ -276,7 +278,26 @@ fn unfinished_deployments(list: &Value) -> Vec<String> {
         .collect()
 }
 
-/// For each Validator and Miner of a list: that it is Ready, or why not.
+/// What the containers that fail said when they ended.
+fn last_words(pods: &Value) -> Vec<String> {
+    let items = pods["items"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let containers = items.iter().flat_map(|pod| {
+        let of = |field: &str| pod["status"][field].as_array().map(Vec::as_slice).unwrap_or_default();
+        of("initContainerStatuses").iter().chain(of("containerStatuses")).map(move |container| (pod, container))
+    });
+    containers
+        .filter(|(_, container)| container["state"]["running"].is_null())
+        .filter_map(|(pod, container)| {
+            let ended = [&container["state"]["terminated"], &container["lastState"]["terminated"]];
+            let message = ended.iter().find_map(|ended| ended["message"].as_str())?;
+            let line = message.trim_end().lines().next_back()?;
+            let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+            Some(format!("{} of {} said: {line}", text(&container["name"]), text(&pod["metadata"]["name"])))
+        })
+        .collect()
+}
+
+/// For each Validator and Miner of a list: that it is Ready, and a Validator also in the group, or why not.
 fn readiness(list: &Value) -> Vec<Result<(), String>> {
     let items = list["items"].as_array().map(Vec::as_slice).unwrap_or_default();
     let nodes = items.iter().filter(|item| item["kind"] == "Validator" || item["kind"] == "Miner");
@@ -290,6 +311,11 @@ fn readiness(list: &Value) -> Vec<Result<(), String>> {
             // A condition of an older generation speaks of what the object was.
             let current = node["status"]["observedGeneration"].as_u64() >= node["metadata"]["generation"].as_u64();
             if ready["status"] == "True" && current {
+                // The group is founded by pods that are Ready, and the table at the end is to show who leads it.
+                let role = node["status"]["group"]["role"].as_str().unwrap_or("outside");
+                if node["kind"] == "Validator" && role == "outside" {
+                    return Err(format!("{name}: joins the group"));
+                }
                 return Ok(());
             }
             let text = |field: &str| ready[field].as_str().unwrap_or_default();
@@ -312,6 +338,7 @@ mod tests {
             "metadata": { "name": "val-1", "generation": generation },
             "status": {
                 "observedGeneration": observed,
+                "group": { "role": "follower" },
                 "conditions": [{ "type": "Ready", "status": ready, "reason": "PodPending", "message": "waiting" }],
             },
         })
@@ -325,6 +352,26 @@ mod tests {
         assert_eq!(readiness(&list(node("Miner", 1, 1, "False"))), [Err("val-1: PodPending waiting".to_owned())]);
         let fresh = json!({ "kind": "Validator", "metadata": { "name": "val-1" } });
         assert!(readiness(&list(fresh))[0].as_ref().unwrap_err().contains("not seen"));
+        let mut outside = node("Validator", 1, 1, "True");
+        outside["status"]["group"]["role"] = json!("outside");
+        assert!(readiness(&list(outside.clone()))[0].as_ref().unwrap_err().contains("joins"));
+        outside["kind"] = json!("Miner");
+        assert_eq!(readiness(&list(outside)), [Ok(())]);
+    }
+
+    #[test]
+    fn a_container_that_keeps_ending_is_quoted() {
+        let pods = |state: Value| {
+            json!({ "items": [{ "metadata": { "name": "devchain-1" }, "status": { "containerStatuses": [{
+                "name": "devchain",
+                "state": state,
+                "lastState": { "terminated": { "exitCode": 1, "message": "starting\nanother genesis\n" } },
+            }] } }] })
+        };
+        let waiting = json!({ "waiting": { "reason": "CrashLoopBackOff" } });
+        assert_eq!(last_words(&pods(waiting)), ["devchain of devchain-1 said: another genesis"]);
+        assert!(last_words(&pods(json!({ "running": {} }))).is_empty());
+        assert!(last_words(&json!({ "items": [{ "metadata": { "name": "new" } }] })).is_empty());
     }
 
     #[test]

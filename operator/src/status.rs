@@ -452,7 +452,9 @@ fn failure(container: &ContainerStatus) -> Option<String> {
     }
     let last_words = || container.last_state.as_ref()?.terminated.as_ref()?.message.clone();
     let detail = last_words().or_else(|| waiting.message.clone()).unwrap_or_default();
-    Some(format!("container `{}`: {why}: {}", container.name, detail.trim()))
+    // The kubelet may give the end of the log, of which the last line says what happened.
+    let detail = detail.trim_end().lines().next_back().unwrap_or_default();
+    Some(format!("container `{}`: {why}: {detail}", container.name))
 }
 
 /// Whether a new status should be written over an old one.

@@ -213,6 +213,8 @@ fn sidecar(node: &NodeObject, context: PodContext<'_>) -> Container {
         }),
         ports: Some(vec![container_port("mycelium-http", HTTP_PORT), container_port("mycelium-peer", PEER_PORT)]),
         volume_mounts: Some(mounts),
+        // Its last line says why it ended; the condition Ready quotes it.
+        termination_message_policy: Some("FallbackToLogsOnError".into()),
         resources: Some(
             node.spec
                 .sidecar

@@ -123,7 +123,7 @@ fn a_coldkey_that_does_not_own_the_hotkey_is_told() {
 #[test]
 fn a_failing_container_is_named_with_its_last_words() {
     let waiting = json!({ "waiting": { "reason": "CrashLoopBackOff", "message": "back-off" } });
-    let last = json!({ "terminated": { "exitCode": 1, "message": "hotkey file is empty\n" } });
+    let last = json!({ "terminated": { "exitCode": 1, "message": "{\"level\":\"INFO\"}\nhotkey file is empty\n" } });
     let container = json!({
         "name": "sidecar", "ready": false, "restartCount": 3, "image": "", "imageID": "", "state": waiting, "lastState": last,
     });
