@@ -4,15 +4,16 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use crds::v1alpha1::{Miner, Network, Validator};
+use futures::{Stream, TryStreamExt as _};
 use kube::Client;
 use kube::core::DeserializeGuard;
 use kube_runtime::events::Recorder;
-use kube_runtime::reflector::{ObjectRef, Store};
+use kube_runtime::reflector::{self, ObjectRef, Store};
+use kube_runtime::{WatchStreamExt as _, watcher};
 use parking_lot::Mutex;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, SetOnce};
 
 use crate::chains::Chains;
-use crate::error::Error;
 use crate::metrics::Metrics;
 use crate::node::{Kind, Node as _, NodeKey};
 use crate::retries::Retries;
@@ -50,28 +51,60 @@ impl<K: Ord + Send> Queue<K> {
     }
 }
 
+/// A watched kind: the objects as they were heard of last, and whether all that exist were read once.
+#[derive(Clone)]
+pub(crate) struct Watched<K: kube::Resource<DynamicType = ()> + 'static> {
+    store: Store<Guarded<K>>,
+    // `Store::wait_until_ready` wakes the latest of its waiters only, and the controller of the kind is one of them.
+    read: Arc<SetOnce<()>>,
+}
+
+impl<K> Watched<K>
+where
+    K: kube::Resource<DynamicType = ()> + Clone + 'static,
+{
+    /// Keeps what a watch tells. The returned stream has to be polled, by a controller, for anything to be heard.
+    pub(crate) fn new<W>(watch: W) -> (Self, impl Stream<Item = watcher::Result<Guarded<K>>> + use<K, W>)
+    where
+        W: Stream<Item = watcher::Result<watcher::Event<Guarded<K>>>>,
+    {
+        let (store, writer) = reflector::store();
+        let read = Arc::new(SetOnce::new());
+        let mark = Arc::clone(&read);
+        let objects = reflector::reflector(writer, watch)
+            .inspect_ok(move |event| {
+                if matches!(event, watcher::Event::InitDone) {
+                    // A watch that starts again reads all once more: it is marked already.
+                    let _ = mark.set(());
+                }
+            })
+            .applied_objects();
+        (Self { store, read }, objects)
+    }
+
+    /// The reader, for the controller of the kind.
+    pub(crate) fn store(&self) -> Store<Guarded<K>> {
+        self.store.clone()
+    }
+}
+
 /// Readers of the watched resources.
 #[derive(Clone)]
 pub(crate) struct Stores {
-    pub(crate) networks: Store<Guarded<Network>>,
-    pub(crate) validators: Store<Guarded<Validator>>,
-    pub(crate) miners: Store<Guarded<Miner>>,
+    pub(crate) networks: Watched<Network>,
+    pub(crate) validators: Watched<Validator>,
+    pub(crate) miners: Watched<Miner>,
 }
 
 impl Stores {
     /// Waits until everything that exists has been read once: before that, what is missing is only not read yet.
-    pub(crate) async fn ready(&self) -> Result<(), Error> {
-        let all = futures::try_join!(
-            self.networks.wait_until_ready(),
-            self.validators.wait_until_ready(),
-            self.miners.wait_until_ready()
-        );
-        all.map(drop).map_err(|_| Error::Stopping)
+    pub(crate) async fn ready(&self) {
+        tokio::join!(self.networks.read.wait(), self.validators.read.wait(), self.miners.read.wait());
     }
 
     /// A Network by name.
     pub(crate) fn network(&self, name: &str) -> Option<Arc<Network>> {
-        let found = self.networks.get(&ObjectRef::new(name))?;
+        let found = self.networks.store.get(&ObjectRef::new(name))?;
         found
             .0
             .as_ref()
@@ -98,11 +131,12 @@ impl Stores {
     }
 }
 
-fn readable<K>(store: &Store<Guarded<K>>, belongs: impl Fn(&K) -> bool) -> Vec<K>
+fn readable<K>(watched: &Watched<K>, belongs: impl Fn(&K) -> bool) -> Vec<K>
 where
     K: kube::Resource<DynamicType = ()> + Clone + 'static,
 {
-    store
+    watched
+        .store
         .state()
         .iter()
         .filter_map(|guarded| guarded.0.as_ref().ok())
@@ -187,5 +221,35 @@ impl Context {
         for key in self.stores.keys_of(network) {
             self.triggers.node(&key);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use futures::StreamExt as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn all_who_wait_for_the_first_reading_are_woken() {
+        let (events, watch) = futures::channel::mpsc::unbounded();
+        let (networks, objects) = Watched::<Network>::new(watch);
+        let waiters: Vec<_> = (0..3)
+            .map(|_| {
+                let networks = networks.clone();
+                tokio::spawn(async move { *networks.read.wait().await })
+            })
+            .collect();
+        // All of them wait before there is anything to hear.
+        tokio::task::yield_now().await;
+        for event in [watcher::Event::Init, watcher::Event::InitDone] {
+            events.unbounded_send(Ok(event)).unwrap();
+        }
+        drop(events);
+        assert_eq!(objects.count().await, 0);
+        let all = tokio::time::timeout(Duration::from_secs(30), futures::future::join_all(waiters)).await;
+        assert!(all.expect("a waiter still waits").iter().all(Result::is_ok));
     }
 }

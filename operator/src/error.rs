@@ -11,9 +11,6 @@ pub(crate) enum Error {
         #[source]
         source: kube::Error,
     },
-    /// The operator is on its way out.
-    #[error("the operator is stopping")]
-    Stopping,
     /// An object of ours cannot be written as JSON.
     #[error("cannot serialize {what}")]
     Serialize {
@@ -30,7 +27,6 @@ impl Error {
         match self {
             Self::Api { .. } => "api",
             Self::Serialize { .. } => "serialize",
-            Self::Stopping => "stopping",
         }
     }
 }

@@ -81,7 +81,7 @@ fn name_of(guarded: &Guarded<Network>) -> String {
 
 #[tracing::instrument(skip_all, fields(network = network.name_any()))]
 async fn reconcile_network(network: &Network, ctx: &Context) -> Result<Action, Error> {
-    ctx.stores.ready().await?;
+    ctx.stores.ready().await;
     ctx.chains.follow(network);
     let seen = see(network, ctx).await?;
     let before = network.status.clone().unwrap_or_default();

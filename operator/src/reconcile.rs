@@ -54,7 +54,7 @@ fn name_of<N: Node>(guarded: &Guarded<N>) -> String {
 
 #[tracing::instrument(skip_all, fields(node = %node.key))]
 async fn reconcile_node<N: Node>(node: &NodeObject, ctx: &Context) -> Result<Action, Error> {
-    ctx.stores.ready().await?;
+    ctx.stores.ready().await;
     // The Network sums up its nodes.
     ctx.triggers.network(&node.spec.network);
     if node.deleting {

@@ -14,6 +14,7 @@ use kube_runtime::events::{Recorder, Reporter};
 use kube_runtime::reflector::ObjectRef;
 use kube_runtime::watcher;
 use parking_lot::Mutex;
+use serde::de::DeserializeOwned;
 use sidecar_util::{Hotkey, Neuron};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -21,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use crate::admin::{self, Readiness};
 use crate::args::Args;
 use crate::chains::{ChainState, Chains, Problem};
-use crate::context::{Context, Guarded, Queue, Stores, Triggers};
+use crate::context::{Context, Guarded, Queue, Stores, Triggers, Watched};
 use crate::leader::Leadership;
 use crate::metrics::Metrics;
 use crate::node::{Node, NodeKey};
@@ -33,6 +34,8 @@ use crate::{labels, network, reconcile, status};
 const CONCURRENCY: u16 = 16;
 /// A Network sums up many nodes: a burst of their changes is one look.
 const NETWORK_DEBOUNCE: Duration = Duration::from_millis(100);
+/// How long reconciles may go on after the signal to stop: well below a pod's 30 s, so that the Lease is given back.
+const GRACE: Duration = Duration::from_secs(10);
 
 /// Runs until a signal comes or the Lease is lost.
 pub async fn run(args: Args) -> anyhow::Result<()> {
@@ -94,10 +97,10 @@ async fn lead(
 
 /// Runs the controllers until told to stop.
 async fn act(args: Args, client: Client, metrics: Metrics, stop: CancellationToken) -> anyhow::Result<()> {
-    let networks = Controller::new(Api::<Guarded<Network>>::all(client.clone()), watcher::Config::default());
-    let validators = Controller::new(Api::<Guarded<Validator>>::all(client.clone()), watcher::Config::default());
-    let miners = Controller::new(Api::<Guarded<Miner>>::all(client.clone()), watcher::Config::default());
-    let stores = Stores { networks: networks.store(), validators: validators.store(), miners: miners.store() };
+    let (networks, of_networks) = watch::<Network>(&client);
+    let (validators, of_validators) = watch::<Validator>(&client);
+    let (miners, of_miners) = watch::<Miner>(&client);
+    let stores = Stores { networks: of_networks, validators: of_validators, miners: of_miners };
     let ctx = Arc::new(context(&args, client.clone(), stores, metrics)?);
 
     let managed = || watcher::Config::default().labels(labels::MANAGED);
@@ -112,21 +115,41 @@ async fn act(args: Args, client: Client, metrics: Metrics, stop: CancellationTok
 
     let sidecars = tokio::spawn(Arc::clone(&ctx.sidecars).run(stop.clone()));
     let told = Arc::clone(&ctx);
-    tokio::join!(
-        networks.for_each(move |result| {
-            // A Network that is gone: its nodes must say so.
-            if let Err(controller::Error::ObjectNotFound(gone)) = &result {
-                told.chains.retain(|name| name != gone.name);
-                told.tell_nodes_of(&gone.name);
-            }
-            log(result)
-        }),
-        validators.for_each(log),
-        miners.for_each(log),
-    );
+    let controllers = async {
+        tokio::join!(
+            networks.for_each(move |result| {
+                // A Network that is gone: its nodes must say so.
+                if let Err(controller::Error::ObjectNotFound(gone)) = &result {
+                    told.chains.retain(|name| name != gone.name);
+                    told.tell_nodes_of(&gone.name);
+                }
+                log(result)
+            }),
+            validators.for_each(log),
+            miners.for_each(log),
+        )
+    };
+    let patience = async {
+        stop.cancelled().await;
+        tokio::time::sleep(GRACE).await;
+    };
+    tokio::select! {
+        _ = controllers => {}
+        () = patience => tracing::warn!(grace = ?GRACE, "reconciles that did not end in time are cut off"),
+    }
     sidecars.await.context("the task that asks the sidecars panicked")?;
     ctx.chains.shutdown().await;
     Ok(())
+}
+
+/// A controller of all objects of a kind, and what its watch tells.
+fn watch<K>(client: &Client) -> (Controller<Guarded<K>>, Watched<K>)
+where
+    K: kube::Resource<DynamicType = ()> + Clone + std::fmt::Debug + DeserializeOwned + Send + Sync + 'static,
+{
+    let events = watcher(Api::<Guarded<K>>::all(client.clone()), watcher::Config::default());
+    let (watched, objects) = Watched::new(events);
+    (Controller::for_stream(objects, watched.store()), watched)
 }
 
 fn node_controller<N: Node>(

@@ -13,19 +13,37 @@ fn pods_go_on_while_the_operator_is_gone_and_it_acts_again_when_it_is_back() -> 
         quickstart().iter().map(|(kind, name)| world.containers(NAMESPACE, &format!("{kind}-{name}"))).collect()
     };
     let before = containers()?;
-    let old = world.operator_pod()?;
-    world.run(&["--namespace", SYSTEM, "delete", "pod", &old, "--grace-period=0", "--force"])?;
-    wait_until(PATIENCE, "another operator", || {
-        let pod = world.operator_pod()?;
-        ensure!(pod != old, "still {pod}");
-        world.run(&["--namespace", SYSTEM, "wait", "--for=condition=Ready", "--timeout=1s", &format!("pod/{pod}")])
-    })?;
-    // What a working operator does: it puts back what is missing.
-    let service = ["--namespace", NAMESPACE, "get", "service", "validator-val-1"];
-    world.run(&["--namespace", NAMESPACE, "delete", "service", "validator-val-1"])?;
-    wait_until(PATIENCE, "the new operator to act", || world.run(&service))?;
+    // Killed at once, and told to end: two ways to lose the Lease.
+    for how in ["--force", "--force=false"] {
+        let old = world.operator_pod()?;
+        world.run(&["--namespace", SYSTEM, "delete", "pod", &old, how, "--wait=false"])?;
+        wait_until(PATIENCE, "another operator", || {
+            let pod = world.operator_pod()?;
+            ensure!(pod != old, "still {pod}");
+            world.run(&["--namespace", SYSTEM, "wait", "--for=condition=Ready", "--timeout=1s", &format!("pod/{pod}")])
+        })?;
+        // What a working operator does: it puts back what is missing, and follows the chain for every node.
+        for service in ["validator-val-1", "miner-miner-1-axon"] {
+            world.run(&["--namespace", NAMESPACE, "delete", "service", service])?;
+            wait_until(PATIENCE, "the new operator to act", || {
+                world.run(&["--namespace", NAMESPACE, "get", "service", service])
+            })?;
+        }
+        let since = status_blocks(&world)?;
+        wait_until(PATIENCE, "the status of every node to go on", || {
+            let now = status_blocks(&world)?;
+            ensure!(now.iter().zip(&since).all(|(now, since)| now > since), "from {since:?} to {now:?}");
+            Ok(())
+        })?;
+    }
     ensure!(containers()? == before, "no pod was touched");
     Ok(())
+}
+
+/// The block of the metagraph that each node's status was made from.
+fn status_blocks(world: &World) -> Result<Vec<u64>> {
+    let block = |(kind, name)| world.get(kind, name)?["status"]["neuron"]["block"].as_u64().context("no block");
+    quickstart().into_iter().map(block).collect()
 }
 
 #[test]

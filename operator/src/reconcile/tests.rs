@@ -1,12 +1,12 @@
 use crds::v1alpha1::Validator;
+use futures::{FutureExt as _, StreamExt as _};
 use kube_runtime::events::{Recorder, Reporter};
-use kube_runtime::reflector;
 use kube_runtime::watcher::Event;
 use serde_json::Value;
 
 use super::*;
 use crate::chains::Chains;
-use crate::context::{NetworkVersion, Stores, Triggers};
+use crate::context::{NetworkVersion, Stores, Triggers, Watched};
 use crate::fixtures::api_server::ApiServer;
 use crate::fixtures::{GENESIS, hotkey, network, validator};
 use crate::metrics::Metrics;
@@ -18,17 +18,15 @@ const OTHER: &str = "/apis/mycelium.network/v1alpha1/namespaces/default/validato
 const POD: &str = "/api/v1/namespaces/default/pods/validator-v1";
 const SECRET: &str = "/api/v1/namespaces/default/secrets/v1-hotkey";
 
-fn store_of<K>(objects: Vec<K>) -> reflector::Store<Guarded<K>>
+fn watched<K>(objects: Vec<K>) -> Watched<K>
 where
     K: kube::Resource<DynamicType = ()> + Clone + std::fmt::Debug,
 {
-    let (reader, mut writer) = reflector::store::<Guarded<K>>();
-    writer.apply_watcher_event(&Event::Init);
-    for object in objects {
-        writer.apply_watcher_event(&Event::InitApply(kube::core::DeserializeGuard(Ok(object))));
-    }
-    writer.apply_watcher_event(&Event::InitDone);
-    reader
+    let all = objects.into_iter().map(|object| Event::InitApply(kube::core::DeserializeGuard(Ok(object))));
+    let events = [Event::Init].into_iter().chain(all).chain([Event::InitDone]);
+    let (watched, heard) = Watched::new(futures::stream::iter(events.map(Ok)));
+    heard.count().now_or_never().expect("every event is there");
+    watched
 }
 
 /// A cluster with the Network `default`, and an operator that has not looked at anything yet.
@@ -40,11 +38,8 @@ struct World {
 impl World {
     fn new() -> Self {
         let (server, client) = ApiServer::start();
-        let stores = Stores {
-            networks: store_of(vec![network()]),
-            validators: store_of(Vec::new()),
-            miners: store_of(Vec::new()),
-        };
+        let stores =
+            Stores { networks: watched(vec![network()]), validators: watched(Vec::new()), miners: watched(Vec::new()) };
         let reporter = Reporter { controller: "test".into(), instance: None };
         let ctx = Context {
             chains: Arc::new(Chains::new(Arc::new(|_, _| {}))),
