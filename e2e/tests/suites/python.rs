@@ -1,6 +1,6 @@
 //! The user's code in the pod.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use e2e::wait::wait_until;
 
 use crate::world::{NAMESPACE, PATIENCE, VAL_1, World};
@@ -21,26 +21,25 @@ fn the_example_validator_prints_scores_that_it_read_through_the_socket() -> Resu
 #[ignore = "needs a cluster"]
 fn get_nodes_for_netuid_answers_with_real_nodes() -> Result<()> {
     let world = World::at_rest()?;
+    // Without the variable that names the socket it asks the chain, as it does outside a pod.
     let script = "
-from mycelium.chain.interface import get_substrate
+import os, sys
 from mycelium.chain.fetch_nodes import get_nodes_for_netuid
-import os
-endpoint = os.environ['CHAIN']
-nodes = get_nodes_for_netuid(get_substrate(subtensor_address=endpoint), 1)
-for node in nodes:
+from mycelium.chain.interface import get_substrate
+endpoint, source = sys.argv[1:]
+if source == 'chain':
+    del os.environ['MYCELIUM_SOCKET']
+for node in get_nodes_for_netuid(get_substrate(subtensor_address=endpoint), 1):
     print(node.node_id, node.hotkey, node.stake > 0)
 ";
-    let endpoint = world.kubectl.json(&["get", "network", "default"])?["spec"]["chain"]["endpoints"][0].clone();
-    let variable = format!("CHAIN={}", endpoint.as_str().unwrap_or_default());
-    let exec = |extra: &[&str]| {
-        let mut args =
-            vec!["--namespace", NAMESPACE, "exec", "validator-val-1", "--container=validator", "--", "env", &variable];
-        args.extend(extra);
-        args.extend(["python3", "-c", script]);
-        world.run(&args)
+    let network = world.kubectl.json(&["get", "network", "default"])?;
+    let endpoint = network["spec"]["chain"]["endpoints"][0].as_str().context("the Network names no endpoint")?;
+    let exec = |source: &str| {
+        let pod = ["--namespace", NAMESPACE, "exec", "validator-val-1", "--container=validator"];
+        world.run(&[&pod[..], &["--", "python3", "-c", script, endpoint, source]].concat())
     };
-    let through_socket = exec(&[])?;
-    let by_chain = exec(&["-u", "MYCELIUM_SOCKET"])?;
+    let through_socket = exec("socket")?;
+    let by_chain = exec("chain")?;
     for answer in [through_socket, by_chain] {
         ensure!(answer.lines().count() == 5 && answer.starts_with(&format!("0 {VAL_1} True")), "{answer}");
     }
