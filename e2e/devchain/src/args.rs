@@ -8,6 +8,7 @@ use std::time::Duration;
 use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::client::{Query, Transaction};
+use crate::faults::Fault;
 use crate::node::BlockTime;
 
 /// A development chain on which unmodified Bittensor clients work.
@@ -76,6 +77,14 @@ pub struct RunArgs {
     /// Blocks by which finality lags behind; always 0 with `--block-time instant`.
     #[arg(long, env = "DEVCHAIN_FINALITY_LAG", default_value_t = 2)]
     pub finality_lag: u32,
+    /// Fault to start with, such as `slow:delay_ms=500` or `stall:at_block=20`; may be given several times. Kinds: drop,
+    /// half_open, rate_limit, slow, truncate, pool_error, stall, finality_stall, prune, upgrade, reorg.
+    #[arg(long = "fault", value_name = "KIND[:FIELD=VALUE,...]", env = "DEVCHAIN_FAULTS", value_delimiter = ' ')]
+    pub faults: Vec<Fault>,
+    /// Loopback address of the admin endpoint, for faults, reorgs, upgrades and snapshots on a running chain; without
+    /// it there is none. Port 0 takes a free one.
+    #[arg(long, env = "DEVCHAIN_ADMIN", value_parser = parse_loopback)]
+    pub admin: Option<SocketAddr>,
     /// Form of the log.
     #[arg(long, env = "DEVCHAIN_LOG", value_enum, default_value_t = LogFormat::Text)]
     pub log: LogFormat,
@@ -109,6 +118,16 @@ fn parse_block_time(text: &str) -> Result<BlockTime, String> {
     Ok(BlockTime::Every(period))
 }
 
+fn parse_loopback(text: &str) -> Result<SocketAddr, String> {
+    let address: SocketAddr = text.parse().map_err(|_| "write an address and a port, such as 127.0.0.1:9945")?;
+    if address.ip().is_loopback() {
+        Ok(address)
+    } else {
+        Err("whoever reaches it rules the chain, so it listens on loopback only: write 127.0.0.1:PORT or [::1]:PORT"
+            .into())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -121,6 +140,13 @@ mod tests {
         for wrong in ["12", "0s", "1h", "-1s", "", "s", "9999s"] {
             assert!(parse_block_time(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn the_admin_endpoint_stays_on_this_machine() {
+        assert!(parse_loopback("127.0.0.1:9945").is_ok() && parse_loopback("[::1]:0").is_ok());
+        assert!(parse_loopback("0.0.0.0:9945").unwrap_err().contains("loopback only"));
+        assert!(parse_loopback("9945").unwrap_err().contains("such as"));
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! Metadata as the public chain would write it: the paths of types are part of what clients go by.
 //!
 //! Libraries find the types of events and calls by paths such as `node_subtensor_runtime::RuntimeEvent`, at that depth.
-//! The derive macros write the paths of this crate's modules, so they are renamed on the way out.
+//! The derive macros write the paths of this crate's modules, so they are renamed on the way out. After an injected
+//! upgrade, indices are shifted as well.
 
 use codec::{Decode, Encode};
 use frame_metadata::{RuntimeMetadata, RuntimeMetadataPrefixed};
@@ -27,16 +28,22 @@ const RENAMED: [(&[&str], &[&str]); 13] = [
 /// Name of this crate in paths.
 const THIS_CRATE: &str = "e2e_devchain";
 
-/// Renames the paths in encoded metadata. Bytes that are no metadata stay as they are.
+/// Renames the paths in encoded metadata and shifts the indices that an upgrade in the state at hand has shifted; so it
+/// needs externalities. Bytes that are no metadata stay as they are.
 pub fn with_public_paths(bytes: Vec<u8>) -> Vec<u8> {
     let Ok(mut prefixed) = RuntimeMetadataPrefixed::decode(&mut bytes.as_slice()) else { return bytes };
     match &mut prefixed.1 {
-        RuntimeMetadata::V14(metadata) => rename(&mut metadata.types),
-        RuntimeMetadata::V15(metadata) => rename(&mut metadata.types),
-        RuntimeMetadata::V16(metadata) => rename(&mut metadata.types),
+        RuntimeMetadata::V14(metadata) => publish(&mut metadata.types),
+        RuntimeMetadata::V15(metadata) => publish(&mut metadata.types),
+        RuntimeMetadata::V16(metadata) => publish(&mut metadata.types),
         _ => return bytes,
     }
     prefixed.encode()
+}
+
+fn publish(types: &mut PortableRegistry) {
+    rename(types);
+    crate::upgrade::shift_types(types);
 }
 
 fn rename(types: &mut PortableRegistry) {
@@ -64,8 +71,9 @@ mod tests {
     #[test]
     fn no_path_of_this_crate_is_left_and_those_that_clients_look_for_are_there() {
         for version in Runtime::metadata_versions() {
-            let opaque = BasicExternalities::default().execute_with(|| Runtime::metadata_at_version(version)).unwrap();
-            let renamed = with_public_paths(opaque.to_vec());
+            let mut externalities = BasicExternalities::default();
+            let opaque = externalities.execute_with(|| Runtime::metadata_at_version(version)).unwrap();
+            let renamed = externalities.execute_with(|| with_public_paths(opaque.to_vec()));
             let prefixed = RuntimeMetadataPrefixed::decode(&mut renamed.as_slice()).unwrap();
             let types = match prefixed.1 {
                 RuntimeMetadata::V14(metadata) => metadata.types,

@@ -17,6 +17,7 @@ use sp_state_machine::{Ext, OverlayedChanges};
 
 use super::state::{Changes, STATE_VERSION, StateBackend, StateMap, TipTrie};
 use crate::runtime::{Executive, Hash, Header, RuntimeCall, UncheckedExtrinsic, api};
+use crate::upgrade;
 
 /// Why a runtime call has no result.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -93,10 +94,12 @@ pub(super) fn validate(state: &StateMap, block: Hash, extrinsic: UncheckedExtrin
 }
 
 /// When and by whom a block is made.
-pub(super) struct Authorship<'a> {
+pub(super) struct Authorship {
     pub(super) timestamp_ms: u64,
     pub(super) slot: Slot,
-    pub(super) author: &'a sr25519::Pair,
+    pub(super) author: sr25519::Pair,
+    /// Whether the block brings a new runtime.
+    pub(super) upgrade: bool,
 }
 
 /// A block that was built but is not part of the chain yet.
@@ -132,7 +135,7 @@ pub(super) fn build_block(
     parent: &Header,
     state: &StateMap,
     trie: &TipTrie,
-    authorship: &Authorship<'_>,
+    authorship: &Authorship,
     offers: &mut dyn Offers,
 ) -> Result<Built, CallError> {
     let backend = StateBackend::tip(state, trie);
@@ -141,6 +144,9 @@ pub(super) fn build_block(
     let start = Header::new(parent.number + 1, Hash::zero(), Hash::zero(), parent.hash(), Digest { logs: vec![slot] });
     let (mut header, body) = in_runtime(&backend, &mut overlay, || {
         Executive::initialize_block(&start);
+        if authorship.upgrade {
+            upgrade::announce();
+        }
         let mut body = vec![apply_timestamp(authorship.timestamp_ms)];
         while let Some(extrinsic) = offers.next() {
             let encoded = extrinsic.encode();
@@ -153,7 +159,13 @@ pub(super) fn build_block(
                 break;
             }
         }
-        (Executive::finalize_block(), body)
+        let mut header = Executive::finalize_block();
+        if upgrade::conclude(authorship.upgrade) {
+            let root = sp_io::storage::root(STATE_VERSION);
+            let root = Hash::decode(&mut root.as_slice()).expect("a root has the size of a hash");
+            header.set_state_root(root);
+        }
+        (header, body)
     })?;
     let changes = overlay.drain_storage_changes(&backend, STATE_VERSION).map_err(CallError::Trapped)?;
     let seal = authorship.author.sign(header.hash().as_bytes());

@@ -1,181 +1,22 @@
-//! The real binary, driven as clients drive it: JSON-RPC over sockets, signed extrinsics, signals.
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on stops")]
+//! What clients do all day: stake, weights, heads, storage, metadata, and the command line.
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
 use codec::Encode;
-use e2e_devchain::client::{Connection, Inclusion};
+use e2e_devchain::client::Inclusion;
 use e2e_devchain::keys;
 use e2e_devchain::pallets::commitments::{self, CommitmentInfo, Data, Registration};
 use e2e_devchain::pallets::proxies::ProxyType;
-use e2e_devchain::pallets::subtensor::{self, Metagraph, NetUid};
-use e2e_devchain::runtime::{AccountId, Hash, Runtime, RuntimeCall, RuntimeEvent};
+use e2e_devchain::pallets::subtensor::{self, NetUid};
+use e2e_devchain::runtime::{Hash, Runtime, RuntimeCall, RuntimeEvent};
 use jsonrpsee::core::client::{ClientT, SubscriptionClientT};
 use jsonrpsee::rpc_params;
-use jsonrpsee::ws_client::{WsClient, WsClientBuilder};
 use serde_json::{Value, json};
-use sp_core::sr25519;
 
-/// How long anything may take before a test gives up: only a broken chain takes as long.
-const PATIENCE: Duration = Duration::from_mins(1);
-
-struct Chain {
-    child: Child,
-    address: String,
-}
-
-impl Chain {
-    fn start(args: &[&str]) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_mycelium-devchain"))
-            .args(["--listen", "127.0.0.1:0"])
-            .args(args)
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let address = loop {
-            let line = lines.next().expect("the chain printed no endpoint").unwrap();
-            if let Some((_, rest)) = line.split_once("ws://") {
-                break rest.split_whitespace().next().unwrap().to_owned();
-            }
-        };
-        // Whoever reads the rest keeps the chain from blocking on a full pipe.
-        std::thread::spawn(move || lines.map_while(Result::ok).for_each(|line| eprintln!("chain: {line}")));
-        Self { child, address }
-    }
-
-    fn url(&self) -> String {
-        format!("ws://{}", self.address)
-    }
-
-    async fn connect(&self) -> Connection {
-        Connection::open(&self.url()).await.unwrap()
-    }
-
-    async fn client(&self) -> WsClient {
-        WsClientBuilder::default().build(self.url()).await.unwrap()
-    }
-
-    fn signal(&self, name: &str) {
-        let pid = self.child.id().to_string();
-        assert!(Command::new("kill").args([name, &pid]).status().unwrap().success());
-    }
-
-    /// Ends the process without giving it a chance to tidy up.
-    fn kill(mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-    }
-
-    /// One HTTP request with a body of any kind; the answer's body.
-    fn post(&self, body: &str) -> String {
-        let mut stream = TcpStream::connect(&self.address).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        let length = body.len();
-        let head = "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nConnection: close\r\n";
-        write!(stream, "{head}Content-Length: {length}\r\n\r\n{body}").unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        answer.split_once("\r\n\r\n").unwrap().1.to_owned()
-    }
-}
-
-impl Drop for Chain {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn pair(name: &str) -> sr25519::Pair {
-    keys::pair_from_uri(&format!("//{name}")).unwrap()
-}
-
-fn id(name: &str) -> AccountId {
-    keys::account_of(&pair(name))
-}
-
-fn sudo(call: impl Into<RuntimeCall>) -> RuntimeCall {
-    pallet_sudo::Call::sudo { call: Box::new(call.into()) }.into()
-}
-
-async fn send(chain: &Connection, call: impl Into<RuntimeCall>, signer: &str) -> anyhow::Result<Inclusion> {
-    let extrinsic = chain.sign(call.into(), &pair(signer)).await?;
-    tokio::time::timeout(PATIENCE, chain.submit(&extrinsic)).await?
-}
-
-fn succeeded(inclusion: &Inclusion) -> bool {
-    inclusion
-        .events
-        .iter()
-        .any(|event| matches!(event, RuntimeEvent::System(frame_system::Event::ExtrinsicSuccess { .. })))
-}
-
-async fn free(chain: &Connection, name: &str) -> u64 {
-    type Info = frame_system::AccountInfo<u32, pallet_balances::AccountData<u64>>;
-    let key = frame_system::Account::<Runtime>::hashed_key_for(id(name));
-    chain.storage::<Info>(&key, None).await.unwrap().unwrap_or_default().data.free
-}
-
-async fn metagraph(chain: &Connection, netuid: u16) -> Metagraph {
-    let graph: Option<Metagraph> = chain.runtime("SubnetInfoRuntimeApi_get_metagraph", &NetUid(netuid)).await.unwrap();
-    graph.unwrap()
-}
-
-async fn number(client: &WsClient, method: &str) -> u64 {
-    let hash: Hash = client.request(method, rpc_params![]).await.unwrap();
-    number_of(client, hash).await
-}
-
-async fn number_of(client: &WsClient, hash: Hash) -> u64 {
-    let header: Value = client.request("chain_getHeader", rpc_params![hash]).await.unwrap();
-    u64::from_str_radix(header["number"].as_str().unwrap().trim_start_matches("0x"), 16).unwrap()
-}
-
-/// Waits for best blocks, by subscription, until one has at least this number.
-async fn reach(client: &WsClient, target: u64) {
-    let mut heads = client
-        .subscribe::<Value, _>("chain_subscribeNewHeads", rpc_params![], "chain_unsubscribeNewHeads")
-        .await
-        .unwrap();
-    let waiting = async {
-        loop {
-            let head = heads.next().await.unwrap().unwrap();
-            let number = u64::from_str_radix(head["number"].as_str().unwrap().trim_start_matches("0x"), 16).unwrap();
-            if number >= target {
-                return;
-            }
-        }
-    };
-    tokio::time::timeout(PATIENCE, waiting).await.unwrap();
-}
-
-/// A subnet of Alice with two validators, which have stake, and two miners.
-fn genesis(dir: &Path, tempo: u16) -> PathBuf {
-    let path = dir.join("genesis.json");
-    let neuron = |hotkey: &str, coldkey: &str, stake: &str| json!({ "hotkey": format!("//{hotkey}"), "coldkey": format!("//{coldkey}"), "stake": stake });
-    let file = json!({
-        "accounts": [{ "account": "//Zoe", "balance": "2.5" }],
-        "subnets": [{
-            "netuid": 2,
-            "owner": "//Alice",
-            "emission": false,
-            "hyperparameters": { "tempo": tempo, "max_validators": 2, "weights_rate_limit": 1000 },
-            "neurons": [
-                neuron("Bob//hot", "Bob", "1000.5"),
-                neuron("Charlie//hot", "Charlie", "500"),
-                neuron("Dave//hot", "Dave", "0"),
-                neuron("Eve//hot", "Eve", "0"),
-            ],
-        }],
-    });
-    std::fs::write(&path, file.to_string()).unwrap();
-    path
-}
+use crate::harness::{
+    Chain, PATIENCE, free, genesis, id, metagraph, number, number_of, pair, reach, send, succeeded, sudo,
+};
 
 #[tokio::test]
 async fn stake_moves_balance_events_nonce_and_metagraph() {
