@@ -1,8 +1,10 @@
 //! Metadata as the public chain would write it: the paths of types are part of what clients go by.
 //!
 //! Libraries find the types of events and calls by paths such as `node_subtensor_runtime::RuntimeEvent`, at that depth.
-//! The derive macros write the paths of this crate's modules, so they are renamed on the way out. After an injected
-//! upgrade, indices are shifted as well.
+//! The derive macros write the paths of this crate's modules, so they are renamed on the way out, and types get the
+//! numbers that they have on the public chain. After an injected upgrade, indices are shifted as well.
+
+mod order;
 
 use codec::{Decode, Encode};
 use frame_metadata::{RuntimeMetadata, RuntimeMetadataPrefixed};
@@ -34,8 +36,14 @@ pub fn with_public_paths(bytes: Vec<u8>) -> Vec<u8> {
     let Ok(mut prefixed) = RuntimeMetadataPrefixed::decode(&mut bytes.as_slice()) else { return bytes };
     match &mut prefixed.1 {
         RuntimeMetadata::V14(metadata) => publish(&mut metadata.types),
-        RuntimeMetadata::V15(metadata) => publish(&mut metadata.types),
-        RuntimeMetadata::V16(metadata) => publish(&mut metadata.types),
+        RuntimeMetadata::V15(metadata) => {
+            order::renumber(metadata);
+            publish(&mut metadata.types);
+        }
+        RuntimeMetadata::V16(metadata) => {
+            order::renumber(metadata);
+            publish(&mut metadata.types);
+        }
         _ => return bytes,
     }
     prefixed.encode()
