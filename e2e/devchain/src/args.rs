@@ -77,8 +77,9 @@ pub struct RunArgs {
     /// Blocks by which finality lags behind; always 0 with `--block-time instant`.
     #[arg(long, env = "DEVCHAIN_FINALITY_LAG", default_value_t = 2)]
     pub finality_lag: u32,
-    /// Fault to start with, such as `slow:delay_ms=500` or `stall:at_block=20`; may be given several times. Kinds: drop,
-    /// half_open, rate_limit, slow, truncate, pool_error, stall, finality_stall, prune, upgrade, reorg.
+    /// Fault to start with, such as `slow:delay_ms=500` or `stall:at_block=20`; may be given several times. Kinds:
+    /// `drop`, `half_open`, `rate_limit`, `slow`, `truncate`, `pool_error`, `stall`, `finality_stall`, `prune`,
+    /// `upgrade`, `reorg`.
     #[arg(long = "fault", value_name = "KIND[:FIELD=VALUE,...]", env = "DEVCHAIN_FAULTS", value_delimiter = ' ')]
     pub faults: Vec<Fault>,
     /// Loopback address of the admin endpoint, for faults, reorgs, upgrades and snapshots on a running chain; without

@@ -280,7 +280,9 @@ mod tests {
 
     fn faults(all: &[&str]) -> Arc<Faults> {
         let faults = Arc::new(Faults::default());
-        all.iter().for_each(|text| faults.set(text.parse().unwrap()).unwrap());
+        for text in all {
+            faults.set(text.parse().unwrap()).unwrap();
+        }
         faults
     }
 

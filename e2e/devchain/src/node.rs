@@ -39,6 +39,10 @@ pub use pool::{PoolError, TxStatus};
 pub use state::StateMap;
 pub use store::StoreError;
 
+/// Stack of threads that run the runtime. Calls may be nested 256 deep, and each level takes kilobytes: tens of them in
+/// builds that are not optimised. Memory that is not used costs nothing.
+pub const RUNTIME_STACK_BYTES: usize = 64 * 1024 * 1024;
+
 /// When blocks are made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BlockTime {
@@ -262,12 +266,11 @@ impl Node {
 
     /// Switches a kind of fault off, or all of them; false when there was none. A chain that stood still goes on.
     pub fn lift_faults(&self, kind: Option<FaultKind>) -> bool {
-        let lifted = match kind {
-            Some(kind) => self.faults.lift(kind),
-            None => {
-                self.faults.lift_all();
-                true
-            }
+        let lifted = if let Some(kind) = kind {
+            self.faults.lift(kind)
+        } else {
+            self.faults.lift_all();
+            true
         };
         self.nudge();
         lifted
@@ -285,6 +288,20 @@ impl Node {
     /// Extrinsics in the pool.
     pub fn pool_len(&self) -> usize {
         self.pool.lock().len()
+    }
+
+    /// Applies an extrinsic to the state after a block and returns the encoded result; nothing is kept.
+    ///
+    /// # Errors
+    /// [`NodeError`] when there is no such state or the bytes are no extrinsic.
+    pub fn dry_run(&self, bytes: &[u8], at: Option<Hash>) -> Result<Vec<u8>, NodeError> {
+        let block = at.map_or_else(|| Some(self.best()), |hash| self.block(hash));
+        let block = block.ok_or(BlockError::Unknown(at.unwrap_or_default()))?;
+        let state = self.state(Some(block.hash))?;
+        let extrinsic = executor::decode_extrinsic(bytes)
+            .map_err(|error| CallError::Trapped(format!("the extrinsic does not decode: {error}")))?;
+        let (_, slot) = executor::inspect(&state, || author::next_time(false))?;
+        Ok(executor::dry_run(&state, &block.header, slot, extrinsic)?)
     }
 
     /// Encoded extrinsics that wait for a block.

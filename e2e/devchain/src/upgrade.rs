@@ -11,7 +11,7 @@ use frame_support::storage::{storage_prefix, unhashed};
 use frame_support::traits::{Get, PalletInfoAccess};
 use frame_system::EventRecord;
 use scale_info::{PortableRegistry, TypeDef};
-use sp_runtime::{DispatchError, ModuleError};
+use sp_runtime::{ApplyExtrinsicResult, DispatchError, ModuleError};
 use sp_version::RuntimeVersion;
 
 use crate::runtime::{Hash, Runtime, RuntimeEvent, SubtensorModule, VERSION};
@@ -104,6 +104,11 @@ fn shifted_event(mut event: RuntimeEvent, shift: u8) -> Vec<u8> {
         *index = index.saturating_add(shift);
     }
     bytes
+}
+
+/// What became of an extrinsic, in the language of the runtime in the state at hand.
+pub(crate) fn shifted_result(result: ApplyExtrinsicResult) -> ApplyExtrinsicResult {
+    result.map(|dispatched| dispatched.map_err(|error| shifted_error(error, shift())))
 }
 
 fn shifted_error(error: DispatchError, shift: u8) -> DispatchError {

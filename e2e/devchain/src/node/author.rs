@@ -19,7 +19,7 @@ use super::executor::{Authorship, Built, build_block, inspect};
 use super::pool::{Pool, Queue, TxStatus, Watched, Watcher, notify, notify_all};
 use super::state::{StateMap, TipTrie, apply_changes};
 use super::store::Store;
-use super::{BlockTime, ChainEvent, Node, refill};
+use super::{BlockTime, ChainEvent, Node, RUNTIME_STACK_BYTES, refill};
 use crate::runtime::{Hash, Header, ManyBlocksPerSlot, MinimumPeriod, Runtime, SlotDuration};
 use crate::upgrade::{MAX_UPGRADES, SpecVersion, Upgrades};
 
@@ -86,7 +86,8 @@ pub(super) fn start(node: Arc<Node>, key: sr25519::Pair, trie: TipTrie, store: O
         snapshots: Vec::new(),
         next_snapshot: 1,
     };
-    let thread = std::thread::Builder::new().name("author".into()).spawn(move || author.run());
+    let builder = std::thread::Builder::new().name("author".into()).stack_size(RUNTIME_STACK_BYTES);
+    let thread = builder.spawn(move || author.run());
     AuthorHandle { node, thread: thread.inspect_err(|error| tracing::error!(%error, "cannot start the author")).ok() }
 }
 
@@ -424,7 +425,9 @@ impl Author {
                 notify_all(watched, TxStatus::Dropped);
             }
         }
-        dropped.iter().for_each(|(_, watchers)| notify(watchers, TxStatus::Dropped));
+        for (_, watchers) in &dropped {
+            notify(watchers, TxStatus::Dropped);
+        }
         tracing::info!(snapshot = id, number = block.header.number, hash = ?block.hash, "reverted");
         let reference = self.snapshots[position].reference();
         self.announce(ChainEvent::Best(Arc::clone(&block)));
@@ -530,7 +533,7 @@ struct Failed {
 
 /// Time and slot of the next block, on the state of its parent: now, but never too close to the parent. A block of a
 /// fork comes as early as it can, because it stands for one that was made a while ago.
-fn next_time(fork: bool) -> (u64, Slot) {
+pub(super) fn next_time(fork: bool) -> (u64, Slot) {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
     let now = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
     let slot_duration = SlotDuration::get();

@@ -273,7 +273,9 @@ impl Pool {
 }
 
 pub(super) fn notify_all(watched: &[Watched], status: TxStatus) {
-    watched.iter().for_each(|watched| notify(&watched.watchers, status));
+    for watched in watched {
+        notify(&watched.watchers, status);
+    }
 }
 
 pub(super) fn notify(watchers: &[Watcher], status: TxStatus) {

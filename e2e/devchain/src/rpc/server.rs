@@ -9,7 +9,7 @@ use hyper::body::Incoming;
 use hyper::{Method, Request as HttpRequest, StatusCode, header};
 use jsonrpsee::Methods;
 use jsonrpsee::server::middleware::rpc::{
-    Batch, MethodResponse, Notification, Request, RpcServiceBuilder, RpcServiceT,
+    Batch, BatchEntry, MethodResponse, Notification, Request, RpcServiceBuilder, RpcServiceT,
 };
 use jsonrpsee::server::{
     HttpBody, HttpResponse, Server, ServerConfig, ServerHandle, StopHandle, serve_with_graceful_shutdown, stop_channel,
@@ -233,7 +233,7 @@ where
         let (service, watch) = (self.service.clone(), Arc::clone(&self.watch));
         async move {
             let started = Instant::now();
-            let methods: Vec<&str> = batch.iter().flatten().map(|entry| entry.method_name()).collect();
+            let methods: Vec<&str> = batch.iter().flatten().map(BatchEntry::method_name).collect();
             let names: Vec<Option<&'static str>> = methods.iter().map(|method| watch.name(method)).collect();
             let response = match watch.decide(&methods).await {
                 Decision::Refuse(error) => MethodResponse::error(jsonrpsee::types::Id::Null, error),
@@ -244,7 +244,9 @@ where
                 }
             };
             let took = started.elapsed();
-            names.into_iter().for_each(|name| watch.shared.node.metrics().called(name, took, response.is_error()));
+            for name in names {
+                watch.shared.node.metrics().called(name, took, response.is_error());
+            }
             response
         }
     }

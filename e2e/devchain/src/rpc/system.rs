@@ -7,7 +7,7 @@ use jsonrpsee::core::RegisterMethodError;
 use jsonrpsee::types::ErrorObjectOwned;
 use serde_json::{Value, json};
 
-use super::params::Args;
+use super::params::{Args, to_hex};
 use super::{Answer, RpcFailure};
 use crate::keys;
 use crate::node::Node;
@@ -48,5 +48,11 @@ pub(super) fn register(module: &mut RpcModule<Arc<Node>>) -> Result<(), Register
         let account = keys::account(&text).map_err(wrong)?;
         Ok(node.next_nonce(&account)?.into())
     })?;
-    module.register_alias("account_nextIndex", "system_accountNextIndex")
+    module.register_alias("account_nextIndex", "system_accountNextIndex")?;
+    module.register_blocking_method("system_dryRun", |params, node, _| -> Answer<String> {
+        let mut args = Args::new(&params);
+        let bytes = args.bytes()?;
+        Ok(to_hex(node.dry_run(&bytes, args.optional_hash()?)?))
+    })?;
+    module.register_alias("system_dryRunAt", "system_dryRun")
 }
