@@ -27,6 +27,34 @@ const RENAMED: [(&[&str], &[&str]); 13] = [
     (&["runtime"], &["node_subtensor_runtime"]),
 ];
 
+/// Paths that are other ones on the public chain, with the beginning first that is to be replaced: types of its own
+/// versions of FRAME's pallets, and types that stand in modules of their own there.
+const MOVED: [(&[&str], &[&str]); 14] = [
+    (&["pallet_subtensor", "AxonInfo"], &["pallet_subtensor", "pallet", "AxonInfo"]),
+    (&["pallet_subtensor", "ChainIdentityV2"], &["pallet_subtensor", "pallet", "ChainIdentityV2"]),
+    (&["pallet_subtensor", "NeuronCertificate"], &["pallet_subtensor", "pallet", "NeuronCertificate"]),
+    (&["pallet_subtensor", "PrometheusInfo"], &["pallet_subtensor", "pallet", "PrometheusInfo"]),
+    (&["pallet_subtensor", "RecycleOrBurnEnum"], &["pallet_subtensor", "pallet", "RecycleOrBurnEnum"]),
+    (&["pallet_subtensor", "SubnetIdentityV3"], &["pallet_subtensor", "pallet", "SubnetIdentityV3"]),
+    (&["pallet_subtensor", "SafeFloat"], &["share_pool", "SafeFloat"]),
+    (&["pallet_subtensor", "runtime_api", "SimSwapResult"], &["pallet_subtensor_swap_runtime_api", "SimSwapResult"]),
+    (&["pallet_subtensor", "runtime_api", "SubnetPrice"], &["pallet_subtensor_swap_runtime_api", "SubnetPrice"]),
+    (
+        &["pallet_subtensor", "rpc_info", "subnet_info", "DynamicInfo"],
+        &["pallet_subtensor", "rpc_info", "dynamic_info", "DynamicInfo"],
+    ),
+    (
+        &["pallet_subtensor", "rpc_info", "neuron_info", "SubnetState"],
+        &["pallet_subtensor", "rpc_info", "show_subnet", "SubnetState"],
+    ),
+    (
+        &["pallet_subtensor", "rpc_info", "subnet_info", "SubnetInfoV2"],
+        &["pallet_subtensor", "rpc_info", "subnet_info", "SubnetInfov2"],
+    ),
+    (&["pallet_proxy"], &["pallet_subtensor_proxy"]),
+    (&["pallet_utility"], &["pallet_subtensor_utility"]),
+];
+
 /// Name of this crate in paths.
 const THIS_CRATE: &str = "e2e_devchain";
 
@@ -50,23 +78,25 @@ pub fn with_public_paths(bytes: Vec<u8>) -> Vec<u8> {
 }
 
 fn publish(types: &mut PortableRegistry) {
-    rename(types);
-    crate::upgrade::shift_types(types);
-}
-
-fn rename(types: &mut PortableRegistry) {
     for ty in &mut types.types {
         let segments = &mut ty.ty.path.segments;
-        let Some((first, rest)) = segments.split_first() else { continue };
-        if first != THIS_CRATE {
-            continue;
+        if segments.first().is_some_and(|first| first == THIS_CRATE)
+            && let Some(public) = replace_start(&segments[1..], &RENAMED)
+        {
+            *segments = public;
         }
-        let begins = |prefix: &[&str]| prefix.len() <= rest.len() && prefix.iter().zip(rest).all(|(a, b)| a == b);
-        if let Some((from, to)) = RENAMED.iter().find(|(from, _)| begins(from)) {
-            let public = to.iter().map(ToString::to_string).chain(rest[from.len()..].iter().cloned()).collect();
+        if let Some(public) = replace_start(segments, &MOVED) {
             *segments = public;
         }
     }
+    crate::upgrade::shift_types(types);
+}
+
+/// A path with its beginning replaced by the first rule that fits.
+fn replace_start(path: &[String], rules: &[(&[&str], &[&str])]) -> Option<Vec<String>> {
+    let begins = |start: &[&str]| start.len() <= path.len() && start.iter().zip(path).all(|(a, b)| a == b);
+    let (from, to) = rules.iter().find(|(from, _)| begins(from))?;
+    Some(to.iter().map(ToString::to_string).chain(path[from.len()..].iter().cloned()).collect())
 }
 
 #[cfg(test)]
@@ -97,6 +127,10 @@ mod tests {
                 "node_subtensor_runtime::RuntimeCall",
                 "pallet_subtensor::pallet::Event",
                 "pallet_subtensor::rpc_info::neuron_info::NeuronInfoLite",
+                "pallet_subtensor::rpc_info::dynamic_info::DynamicInfo",
+                "pallet_subtensor::pallet::AxonInfo",
+                "pallet_subtensor_proxy::ProxyDefinition",
+                "pallet_subtensor_utility::pallet::Call",
             ] {
                 let there = paths.iter().any(|path| path == wanted);
                 assert!(there || (version == 14 && wanted.contains("rpc_info")), "{wanted} in {version}");
