@@ -16,6 +16,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Bytes;
 use axum::extract::rejection::PathRejection;
@@ -34,6 +35,9 @@ use tokio::task::JoinHandle;
 
 use crate::faults::{Fault, FaultError, FaultKind};
 use crate::node::{CommandError, Node};
+
+/// How long requests at hand may take when the endpoint ends.
+const GOODBYE: Duration = Duration::from_secs(2);
 
 /// The admin endpoint cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -55,11 +59,14 @@ pub struct AdminServer {
 }
 
 impl AdminServer {
-    /// Ends it once the requests at hand are answered.
+    /// Ends it once the requests at hand are answered, but waits for no client that is slow to make its request.
     pub async fn stop(self) {
         drop(self.stop);
-        if self.task.await.is_err() {
-            tracing::error!("the admin endpoint panicked");
+        let task = self.task.abort_handle();
+        match tokio::time::timeout(GOODBYE, self.task).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::error!(%error, "the admin endpoint panicked"),
+            Err(_) => task.abort(),
         }
     }
 }

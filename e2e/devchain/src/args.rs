@@ -62,7 +62,8 @@ pub struct RunArgs {
     /// Address and port of JSON-RPC, WebSocket and HTTP alike; port 0 takes a free one.
     #[arg(long, env = "DEVCHAIN_LISTEN", default_value = "127.0.0.1:9944")]
     pub listen: SocketAddr,
-    /// Time between blocks (`250ms`, `12s`), or `instant`: a block as soon as there is an extrinsic.
+    /// Time between blocks, such as `12s` or `250ms`, which is also called `fast`; or `instant`: a block as soon as there
+    /// is an extrinsic.
     #[arg(long, env = "DEVCHAIN_BLOCK_TIME", default_value = "12s", value_parser = parse_block_time)]
     pub block_time: BlockTime,
     /// JSON file with subnets, neurons and accounts; without it the network is that of the public localnet.
@@ -103,15 +104,20 @@ pub enum LogFormat {
     Json,
 }
 
+/// Time between the blocks of the public localnet in its fast mode.
+const FAST: Duration = Duration::from_millis(250);
+
 fn parse_block_time(text: &str) -> Result<BlockTime, String> {
-    if text == "instant" {
-        return Ok(BlockTime::Instant);
+    match text {
+        "instant" => return Ok(BlockTime::Instant),
+        "fast" => return Ok(BlockTime::Every(FAST)),
+        _ => {}
     }
     let (digits, unit_ms) = match text.strip_suffix("ms") {
         Some(digits) => (digits, 1),
-        None => (text.strip_suffix('s').ok_or("write `250ms`, `12s` or `instant`")?, 1000),
+        None => (text.strip_suffix('s').ok_or("write `12s`, `250ms`, `fast` or `instant`")?, 1000),
     };
-    let value = u64::from_str(digits).map_err(|_| "write `250ms`, `12s` or `instant`")?;
+    let value = u64::from_str(digits).map_err(|_| "write `12s`, `250ms`, `fast` or `instant`")?;
     let period = Duration::from_millis(value.saturating_mul(unit_ms));
     if period < Duration::from_millis(10) || period > Duration::from_hours(1) {
         return Err("a block takes 10ms to 3600s".into());
@@ -136,6 +142,7 @@ mod tests {
     #[test]
     fn block_times_are_read_with_their_unit() {
         assert_eq!(parse_block_time("250ms"), Ok(BlockTime::Every(Duration::from_millis(250))));
+        assert_eq!(parse_block_time("fast"), parse_block_time("250ms"));
         assert_eq!(parse_block_time("12s"), Ok(BlockTime::Every(Duration::from_secs(12))));
         assert_eq!(parse_block_time("instant"), Ok(BlockTime::Instant));
         for wrong in ["12", "0s", "1h", "-1s", "", "s", "9999s"] {

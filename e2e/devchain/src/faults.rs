@@ -77,13 +77,15 @@ impl Faults {
     pub fn set(&self, fault: Fault) -> Result<(), FaultError> {
         fault.check()?;
         let kind = fault.kind();
+        // Outlives the lock: whoever drops the last reference to a socket takes the lock to forget it.
+        let sockets: Vec<Arc<Connection>>;
         let mut inner = self.inner.lock();
         inner.active.insert(kind, ActiveFault { fault, struck: 0 });
         inner.clients.clear();
         if matches!(kind, FaultKind::Drop | FaultKind::HalfOpen) {
-            let sockets: Vec<Arc<Connection>> = inner.sockets.values().filter_map(Weak::upgrade).collect();
-            for socket in sockets {
-                self.strike_socket(&mut inner, &socket);
+            sockets = inner.sockets.values().filter_map(Weak::upgrade).collect();
+            for socket in &sockets {
+                self.strike_socket(&mut inner, socket);
             }
         }
         Ok(())

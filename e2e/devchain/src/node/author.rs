@@ -219,6 +219,10 @@ impl Author {
                     return Ok(());
                 }
                 for _ in 0..blocks {
+                    // Thousands of blocks take a while, and whoever stops the chain does not want to wait for them.
+                    if self.node.wake_flag.lock().stop {
+                        break;
+                    }
                     self.make_one_block(false)?;
                 }
                 let _ = reply.send(Ok(BlockRef::from(&*self.node.best())));

@@ -360,9 +360,28 @@ async fn every_metadata_version_is_served_and_methods_are_listed() {
     let client = chain.client().await;
     let listed: Value = client.request("rpc_methods", rpc_params![]).await.unwrap();
     let methods: Vec<&str> = listed["methods"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
-    for name in ["account_nextIndex", "chain_getHead", "state_getStorageAt", "state_queryStorageAt", "rpc_methods"] {
+    let expected = "\
+        account_nextIndex author_pendingExtrinsics author_submitAndWatchExtrinsic author_submitExtrinsic \
+        author_unwatchExtrinsic chainSpec_v1_chainName chainSpec_v1_genesisHash chainSpec_v1_properties chain_getBlock \
+        chain_getBlockHash chain_getFinalisedHead chain_getFinalizedHead chain_getHead chain_getHeader \
+        chain_getRuntimeVersion chain_subscribeAllHeads chain_subscribeFinalisedHeads chain_subscribeFinalizedHeads \
+        chain_subscribeNewHead chain_subscribeNewHeads chain_subscribeRuntimeVersion chain_unsubscribeAllHeads \
+        chain_unsubscribeFinalisedHeads chain_unsubscribeFinalizedHeads chain_unsubscribeNewHead \
+        chain_unsubscribeNewHeads chain_unsubscribeRuntimeVersion payment_queryFeeDetails payment_queryInfo rpc_methods \
+        state_call state_callAt state_getKeys state_getKeysPaged state_getKeysPagedAt state_getMetadata state_getPairs \
+        state_getRuntimeVersion state_getStorage state_getStorageAt state_getStorageHash state_getStorageHashAt \
+        state_getStorageSize state_getStorageSizeAt state_queryStorage state_queryStorageAt \
+        state_subscribeRuntimeVersion state_subscribeStorage state_unsubscribeRuntimeVersion state_unsubscribeStorage \
+        system_accountNextIndex system_chain system_chainType system_dryRun system_dryRunAt system_health \
+        system_localListenAddresses system_localPeerId system_name system_nodeRoles system_peers system_properties \
+        system_syncState system_version";
+    for name in expected.split_whitespace() {
         assert!(methods.contains(&name), "{name} is not listed");
     }
+    assert_eq!(
+        chain.call("chainSpec_v1_genesisHash", &json!([]))["result"],
+        chain.call("chain_getBlockHash", &json!([0]))["result"]
+    );
     for version in [14u32, 15, 16] {
         let data = format!("0x{}", hex::encode(version.encode()));
         let answer: String =
@@ -431,4 +450,47 @@ async fn the_command_line_client_sends_and_reads() {
     assert!(out.contains("TEMPO") && out.contains("42"), "{out}");
     let (ok, _, err) = run(&["tx", "register", "--netuid", "9", "--hotkey", "//New"]);
     assert!(!ok && err.contains("SubtensorModule.SubnetNotExists"), "{err}");
+}
+
+#[tokio::test]
+async fn hashes_roots_and_the_seal_of_a_block_verify() {
+    use sp_core::crypto::Pair;
+    use sp_runtime::traits::{BlakeTwo256, Header as _};
+    use sp_trie::TrieConfiguration;
+    type Info = frame_system::AccountInfo<u32, pallet_balances::AccountData<u64>>;
+    let chain = Chain::start(&["--block-time", "instant"]);
+    let (client, connection) = (chain.client().await, chain.connect().await);
+    let dest = sp_runtime::MultiAddress::Id(id("Zoe"));
+    let call = pallet_balances::Call::transfer_keep_alive { dest, value: 77_000 };
+    let first = send(&connection, call.clone(), "Bob").await.unwrap();
+    let second = send(&connection, call, "Bob").await.unwrap();
+
+    let block: Value = client.request("chain_getBlock", rpc_params![first.block]).await.unwrap();
+    let mut header: e2e_devchain::runtime::Header = serde_json::from_value(block["block"]["header"].clone()).unwrap();
+    assert_eq!(header.hash(), first.block);
+    let genesis: Hash = client.request("chain_getBlockHash", rpc_params![0]).await.unwrap();
+    assert_eq!(header.parent_hash, genesis);
+    let bytes = |hex: &Value| hex::decode(&hex.as_str().unwrap()[2..]).unwrap();
+    let extrinsics = block["block"]["extrinsics"].as_array().unwrap().iter().map(bytes).collect();
+    // The trie of extrinsics is of the older kind with this chain's `system_version`.
+    let version = sp_core::storage::StateVersion::V0;
+    assert_eq!(header.extrinsics_root, frame_system::extrinsics_data_root::<BlakeTwo256>(extrinsics, version));
+
+    // The state of that block, which is not the newest any more, has the root that its header names.
+    let pairs: Vec<(String, Value)> = client.request("state_getPairs", rpc_params!["0x", first.block]).await.unwrap();
+    let pairs: Vec<(Vec<u8>, Vec<u8>)> =
+        pairs.iter().map(|(key, value)| (hex::decode(&key[2..]).unwrap(), bytes(value))).collect();
+    let root = sp_trie::LayoutV1::<BlakeTwo256>::trie_root(pairs);
+    assert_eq!(header.state_root, root);
+    let zoe = frame_system::Account::<Runtime>::hashed_key_for(id("Zoe"));
+    for (at, expected) in [(first.block, 77_000), (second.block, 154_000)] {
+        let info: Info = connection.storage(&zoe, Some(at)).await.unwrap().unwrap();
+        assert_eq!(info.data.free, expected);
+    }
+
+    // The author signed the header as it was before the seal.
+    let Some(sp_runtime::DigestItem::Seal(engine, seal)) = header.digest_mut().pop() else { panic!("no seal") };
+    assert_eq!(&engine, b"aura");
+    let signature = sp_core::sr25519::Signature::try_from(seal.as_slice()).unwrap();
+    assert!(sp_core::sr25519::Pair::verify(&signature, header.hash().as_bytes(), &pair("Alice").public()));
 }

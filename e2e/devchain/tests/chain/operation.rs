@@ -162,3 +162,28 @@ async fn a_dry_run_tells_what_would_happen_and_changes_nothing() {
     let refused = chain.call("system_dryRun", &json!([hex]));
     assert!(refused["result"].as_str().unwrap().starts_with("0x0001"), "{refused}");
 }
+
+#[tokio::test]
+async fn no_kill_loses_a_block_that_was_seen_as_final() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = dir.path().join("state");
+    let args = ["--block-time", "20ms", "--finality-lag", "1", "--state-dir", state.to_str().unwrap()];
+    let mut seen: Vec<(u64, Hash)> = Vec::new();
+    for round in 0..8u64 {
+        let chain = Chain::start(&args);
+        let client = chain.client().await;
+        for (number, hash) in &seen {
+            let kept: Hash = client.request("chain_getBlockHash", rpc_params![number]).await.unwrap();
+            assert_eq!(kept, *hash, "block {number} in round {round}");
+        }
+        // At another moment of a block in every round, and right after the answer.
+        tokio::time::sleep(std::time::Duration::from_millis(150 + 7 * round)).await;
+        let finalized: Hash = client.request("chain_getFinalizedHead", rpc_params![]).await.unwrap();
+        let header: e2e_devchain::runtime::Header =
+            client.request("chain_getHeader", rpc_params![finalized]).await.unwrap();
+        seen.push((header.number.into(), finalized));
+        chain.kill();
+    }
+    let numbers: Vec<u64> = seen.iter().map(|(number, _)| *number).collect();
+    assert!(numbers.is_sorted_by(|a, b| a < b), "the chain went on each time: {numbers:?}");
+}
