@@ -264,11 +264,11 @@ impl Author {
             let mut chain = node.chain.write();
             self.append(&mut pool, &mut chain, built, queue)
         };
+        let took = started.elapsed();
+        self.node.metrics.block_made(took, included);
         // Only now: whoever is told of a block asks for it at once.
         notify_all(&watched, TxStatus::InBlock(block.hash));
         self.announce(ChainEvent::Best(Arc::clone(&block)));
-        let took = started.elapsed();
-        self.node.metrics.block_made(took, included);
         log_block(&block, included, took);
         self.finalize_behind(block.header.number)?;
         Ok(included)

@@ -2,13 +2,14 @@
 
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
+use std::time::Instant;
 
 use e2e_devchain::runtime::Hash;
 use jsonrpsee::core::client::ClientT;
 use jsonrpsee::rpc_params;
 use serde_json::{Value, json};
 
-use crate::harness::{Chain, free, http, id, number, reach, send, succeeded};
+use crate::harness::{Chain, PATIENCE, free, http, id, number, reach, send, succeeded};
 
 fn transfer(value: u64) -> pallet_balances::Call<e2e_devchain::runtime::Runtime> {
     pallet_balances::Call::transfer_keep_alive { dest: sp_runtime::MultiAddress::Id(id("Zoe")), value }
@@ -99,7 +100,12 @@ async fn blocks_are_made_on_demand() {
 async fn metrics_count_blocks_calls_and_extrinsics() {
     let chain = Chain::start(&["--block-time", "instant"]);
     let connection = chain.connect().await;
-    send(&connection, transfer(1_000_000), "Bob").await.unwrap();
+    let sent = send(&connection, transfer(1_000_000), "Bob").await.unwrap();
+    // A block is final a moment after it is made.
+    let started = Instant::now();
+    while chain.call("chain_getFinalizedHead", &json!([]))["result"] != json!(sent.block) {
+        assert!(started.elapsed() < PATIENCE, "the block does not become final");
+    }
     chain.call("no_suchMethod", &json!([]));
     chain.call("state_getStorage", &json!(["0xzz"]));
     let answer = http(&chain.address, "GET", "/metrics", &[], "");
