@@ -89,6 +89,34 @@ async fn a_revert_reaches_the_disk_and_survives_a_kill() {
 }
 
 #[tokio::test]
+async fn a_snapshot_of_blocks_that_a_reorg_replaced_brings_them_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = dir.path().join("state");
+    let args = ["--block-time", "3600s", "--admin", "127.0.0.1:0", "--finality-lag", "5"];
+    let args = [&args[..], &["--state-dir", state.to_str().unwrap()]].concat();
+    let chain = Chain::start(&args);
+    let hash = |number: u64| chain.call("chain_getBlockHash", &json!([number]))["result"].clone();
+    chain.admin("POST", "/blocks", &json!({ "blocks": 10 }));
+    let taken = snapshot(&chain);
+    let before: Vec<Value> = (0..=10).map(hash).collect();
+    let (status, done) = chain.admin("POST", "/reorg", &json!({ "blocks": 4 }));
+    assert_eq!((status, &done["best"]["number"]), (200, &json!(11)), "{done}");
+    assert_ne!(hash(10), before[10]);
+    // The fork becomes final, on disk as well.
+    chain.admin("POST", "/blocks", &json!({ "blocks": 10 }));
+
+    assert_eq!(revert(&chain, taken).0, 200);
+    assert_eq!((0..=10).map(hash).collect::<Vec<Value>>(), before);
+    assert_eq!(hash(11), Value::Null);
+    chain.admin("POST", "/blocks", &json!({ "blocks": 8 }));
+    let after: Vec<Value> = (0..=13).map(hash).collect();
+    chain.kill();
+    let chain = Chain::start(&args);
+    let hash = |number: u64| chain.call("chain_getBlockHash", &json!([number]))["result"].clone();
+    assert_eq!((0..=13).map(hash).collect::<Vec<Value>>(), after);
+}
+
+#[tokio::test]
 async fn blocks_are_made_on_demand() {
     let chain = Chain::start(&["--block-time", "instant", "--admin", "127.0.0.1:0"]);
     let (status, made) = chain.admin("POST", "/blocks", &json!({ "blocks": 25 }));
