@@ -5,10 +5,12 @@ use std::process::ExitCode;
 use clap::Parser;
 use e2e_devchain::args::{Args, Command};
 use e2e_devchain::client;
+use e2e_devchain::node::RUNTIME_STACK_BYTES;
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    let runtime = match tokio::runtime::Runtime::new() {
+    let built = tokio::runtime::Builder::new_multi_thread().enable_all().thread_stack_size(RUNTIME_STACK_BYTES).build();
+    let runtime = match built {
         Ok(runtime) => runtime,
         Err(error) => return fail(&error.into()),
     };

@@ -1,7 +1,10 @@
 //! Metadata as the public chain would write it: the paths of types are part of what clients go by.
 //!
 //! Libraries find the types of events and calls by paths such as `node_subtensor_runtime::RuntimeEvent`, at that depth.
-//! The derive macros write the paths of this crate's modules, so they are renamed on the way out.
+//! The derive macros write the paths of this crate's modules, so they are renamed on the way out, and types get the
+//! numbers that they have on the public chain. After an injected upgrade, indices are shifted as well.
+
+mod order;
 
 use codec::{Decode, Encode};
 use frame_metadata::{RuntimeMetadata, RuntimeMetadataPrefixed};
@@ -24,34 +27,76 @@ const RENAMED: [(&[&str], &[&str]); 13] = [
     (&["runtime"], &["node_subtensor_runtime"]),
 ];
 
+/// Paths that are other ones on the public chain, with the beginning first that is to be replaced: types of its own
+/// versions of FRAME's pallets, and types that stand in modules of their own there.
+const MOVED: [(&[&str], &[&str]); 14] = [
+    (&["pallet_subtensor", "AxonInfo"], &["pallet_subtensor", "pallet", "AxonInfo"]),
+    (&["pallet_subtensor", "ChainIdentityV2"], &["pallet_subtensor", "pallet", "ChainIdentityV2"]),
+    (&["pallet_subtensor", "NeuronCertificate"], &["pallet_subtensor", "pallet", "NeuronCertificate"]),
+    (&["pallet_subtensor", "PrometheusInfo"], &["pallet_subtensor", "pallet", "PrometheusInfo"]),
+    (&["pallet_subtensor", "RecycleOrBurnEnum"], &["pallet_subtensor", "pallet", "RecycleOrBurnEnum"]),
+    (&["pallet_subtensor", "SubnetIdentityV3"], &["pallet_subtensor", "pallet", "SubnetIdentityV3"]),
+    (&["pallet_subtensor", "SafeFloat"], &["share_pool", "SafeFloat"]),
+    (&["pallet_subtensor", "runtime_api", "SimSwapResult"], &["pallet_subtensor_swap_runtime_api", "SimSwapResult"]),
+    (&["pallet_subtensor", "runtime_api", "SubnetPrice"], &["pallet_subtensor_swap_runtime_api", "SubnetPrice"]),
+    (
+        &["pallet_subtensor", "rpc_info", "subnet_info", "DynamicInfo"],
+        &["pallet_subtensor", "rpc_info", "dynamic_info", "DynamicInfo"],
+    ),
+    (
+        &["pallet_subtensor", "rpc_info", "neuron_info", "SubnetState"],
+        &["pallet_subtensor", "rpc_info", "show_subnet", "SubnetState"],
+    ),
+    (
+        &["pallet_subtensor", "rpc_info", "subnet_info", "SubnetInfoV2"],
+        &["pallet_subtensor", "rpc_info", "subnet_info", "SubnetInfov2"],
+    ),
+    (&["pallet_proxy"], &["pallet_subtensor_proxy"]),
+    (&["pallet_utility"], &["pallet_subtensor_utility"]),
+];
+
 /// Name of this crate in paths.
 const THIS_CRATE: &str = "e2e_devchain";
 
-/// Renames the paths in encoded metadata. Bytes that are no metadata stay as they are.
+/// Renames the paths in encoded metadata and shifts the indices that an upgrade in the state at hand has shifted; so it
+/// needs externalities. Bytes that are no metadata stay as they are.
 pub fn with_public_paths(bytes: Vec<u8>) -> Vec<u8> {
     let Ok(mut prefixed) = RuntimeMetadataPrefixed::decode(&mut bytes.as_slice()) else { return bytes };
     match &mut prefixed.1 {
-        RuntimeMetadata::V14(metadata) => rename(&mut metadata.types),
-        RuntimeMetadata::V15(metadata) => rename(&mut metadata.types),
-        RuntimeMetadata::V16(metadata) => rename(&mut metadata.types),
+        RuntimeMetadata::V14(metadata) => publish(&mut metadata.types),
+        RuntimeMetadata::V15(metadata) => {
+            order::renumber(metadata);
+            publish(&mut metadata.types);
+        }
+        RuntimeMetadata::V16(metadata) => {
+            order::renumber(metadata);
+            publish(&mut metadata.types);
+        }
         _ => return bytes,
     }
     prefixed.encode()
 }
 
-fn rename(types: &mut PortableRegistry) {
+fn publish(types: &mut PortableRegistry) {
     for ty in &mut types.types {
         let segments = &mut ty.ty.path.segments;
-        let Some((first, rest)) = segments.split_first() else { continue };
-        if first != THIS_CRATE {
-            continue;
+        if segments.first().is_some_and(|first| first == THIS_CRATE)
+            && let Some(public) = replace_start(&segments[1..], &RENAMED)
+        {
+            *segments = public;
         }
-        let begins = |prefix: &[&str]| prefix.len() <= rest.len() && prefix.iter().zip(rest).all(|(a, b)| a == b);
-        if let Some((from, to)) = RENAMED.iter().find(|(from, _)| begins(from)) {
-            let public = to.iter().map(ToString::to_string).chain(rest[from.len()..].iter().cloned()).collect();
+        if let Some(public) = replace_start(segments, &MOVED) {
             *segments = public;
         }
     }
+    crate::upgrade::shift_types(types);
+}
+
+/// A path with its beginning replaced by the first rule that fits.
+fn replace_start(path: &[String], rules: &[(&[&str], &[&str])]) -> Option<Vec<String>> {
+    let begins = |start: &[&str]| start.len() <= path.len() && start.iter().zip(path).all(|(a, b)| a == b);
+    let (from, to) = rules.iter().find(|(from, _)| begins(from))?;
+    Some(to.iter().map(ToString::to_string).chain(path[from.len()..].iter().cloned()).collect())
 }
 
 #[cfg(test)]
@@ -64,8 +109,9 @@ mod tests {
     #[test]
     fn no_path_of_this_crate_is_left_and_those_that_clients_look_for_are_there() {
         for version in Runtime::metadata_versions() {
-            let opaque = BasicExternalities::default().execute_with(|| Runtime::metadata_at_version(version)).unwrap();
-            let renamed = with_public_paths(opaque.to_vec());
+            let mut externalities = BasicExternalities::default();
+            let opaque = externalities.execute_with(|| Runtime::metadata_at_version(version)).unwrap();
+            let renamed = externalities.execute_with(|| with_public_paths(opaque.to_vec()));
             let prefixed = RuntimeMetadataPrefixed::decode(&mut renamed.as_slice()).unwrap();
             let types = match prefixed.1 {
                 RuntimeMetadata::V14(metadata) => metadata.types,
@@ -81,6 +127,10 @@ mod tests {
                 "node_subtensor_runtime::RuntimeCall",
                 "pallet_subtensor::pallet::Event",
                 "pallet_subtensor::rpc_info::neuron_info::NeuronInfoLite",
+                "pallet_subtensor::rpc_info::dynamic_info::DynamicInfo",
+                "pallet_subtensor::pallet::AxonInfo",
+                "pallet_subtensor_proxy::ProxyDefinition",
+                "pallet_subtensor_utility::pallet::Call",
             ] {
                 let there = paths.iter().any(|path| path == wanted);
                 assert!(there || (version == 14 && wanted.contains("rpc_info")), "{wanted} in {version}");

@@ -6,6 +6,7 @@
 mod author;
 mod chain;
 mod params;
+mod server;
 mod state;
 mod system;
 
@@ -14,8 +15,9 @@ use std::sync::Arc;
 
 use jsonrpsee::RpcModule;
 use jsonrpsee::core::RegisterMethodError;
-use jsonrpsee::server::{RandomStringIdProvider, Server, ServerConfig, ServerHandle};
+use jsonrpsee::server::{RandomStringIdProvider, ServerConfig, ServerHandle};
 use jsonrpsee::types::ErrorObjectOwned;
+use tokio::net::TcpListener;
 
 use crate::node::{BlockError, Node, NodeError};
 
@@ -72,9 +74,10 @@ pub async fn serve(node: Arc<Node>, address: SocketAddr) -> Result<RpcServer, Rp
         .max_subscriptions_per_connection(MAX_SUBSCRIPTIONS)
         .set_id_provider(RandomStringIdProvider::new(16))
         .build();
-    let server = Server::builder().set_config(config).build(address).await.map_err(wrap)?;
-    let address = server.local_addr().map_err(wrap)?;
-    let handle = server.start(methods(node)?);
+    let listener = TcpListener::bind(address).await.map_err(wrap)?;
+    let address = listener.local_addr().map_err(wrap)?;
+    let methods = methods(Arc::clone(&node))?;
+    let handle = server::start(listener, node, methods.into(), config);
     Ok(RpcServer { address, handle })
 }
 

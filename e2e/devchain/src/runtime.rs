@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 
-use frame_support::traits::{ConstU8, ConstU16, ConstU32, ConstU64};
+use frame_support::traits::{ConstU8, ConstU16, ConstU32, ConstU64, Get};
 use frame_support::weights::constants::WEIGHT_REF_TIME_PER_SECOND;
 use frame_support::weights::{
     ConstantMultiplier, Weight, WeightToFeeCoefficient, WeightToFeeCoefficients, WeightToFeePolynomial,
@@ -25,6 +25,7 @@ use crate::pallets::proxies::ProxyType;
 use crate::pallets::subtensor::runtime_api::{SimSwapResult, SubnetPrice};
 use crate::pallets::subtensor::{self, NetUid, SubtensorTransactionExtension};
 use crate::pallets::{admin_utils, commitments};
+use crate::upgrade::SpecVersion;
 
 /// Signature of any of the three kinds of key.
 pub type Signature = MultiSignature;
@@ -111,7 +112,6 @@ const BLOCK_BYTES: u32 = 10 * 1024 * 1024;
 const BLOCK_WEIGHT: Weight = Weight::from_parts(WEIGHT_REF_TIME_PER_SECOND.saturating_mul(4), u64::MAX);
 
 parameter_types! {
-    pub const Version: RuntimeVersion = VERSION;
     pub BlockWeights: frame_system::limits::BlockWeights =
         frame_system::limits::BlockWeights::with_sensible_defaults(BLOCK_WEIGHT, NORMAL_RATIO);
     pub BlockLength: frame_system::limits::BlockLength =
@@ -132,7 +132,7 @@ impl frame_system::Config for Runtime {
     type BlockLength = BlockLength;
     type Block = Block;
     type BlockHashCount = Kept;
-    type Version = Version;
+    type Version = SpecVersion;
     type AccountData = pallet_balances::AccountData<u64>;
     type SS58Prefix = ConstU16<42>;
     type RuntimeTask = RuntimeTask;
@@ -279,7 +279,7 @@ fn sim_swap(netuid: NetUid, swap: subtensor::Swap, buys_alpha: bool) -> SimSwapR
 impl_runtime_apis! {
     impl sp_api::Core<Block> for Runtime {
         fn version() -> RuntimeVersion {
-            VERSION
+            SpecVersion::get()
         }
 
         fn execute_block(block: <Block as BlockT>::LazyBlock) {

@@ -8,7 +8,7 @@ use sp_runtime::traits::Header as _;
 use sp_runtime::{Digest, traits::BlakeTwo256};
 
 use super::NodeConfig;
-use super::pool::Watcher;
+use super::pool::Watched;
 use super::state::{STATE_VERSION, StateMap, TipTrie};
 use super::store::{Store, StoreError};
 use crate::runtime::{Hash, Header};
@@ -39,7 +39,15 @@ pub enum BlockError {
 }
 
 /// Blocks that became final, with who waited for each.
-pub(super) type Included = Vec<(Hash, Vec<Watcher>)>;
+pub(super) type Included = Vec<(Hash, Vec<Watched>)>;
+
+/// Blocks that are no longer part of the chain.
+pub(super) struct Retracted {
+    /// Oldest first.
+    pub(super) blocks: Vec<Arc<BlockData>>,
+    /// Hash of the block, and who watches what in it.
+    pub(super) watchers: Included,
+}
 
 /// The canonical chain.
 pub(super) struct Chain {
@@ -49,13 +57,13 @@ pub(super) struct Chain {
     in_memory: VecDeque<Hash>,
     states: HashMap<Hash, StateMap>,
     with_state: VecDeque<Hash>,
-    history: usize,
+    history: u32,
     genesis: Arc<BlockData>,
     best: Arc<BlockData>,
     best_state: StateMap,
     finalized: Arc<BlockData>,
     /// Who waits for blocks to become final.
-    waiting: VecDeque<(u32, Vec<Watcher>)>,
+    waiting: VecDeque<(u32, Vec<Watched>)>,
     store: Option<Arc<Store>>,
 }
 
@@ -99,6 +107,16 @@ pub(super) fn open(genesis: StateMap, config: &NodeConfig) -> Result<Opened, Sto
     }
 }
 
+/// Number of the newest block that a fork has in common with the chain: the one before its first.
+pub(super) fn common_number(fork: &[Arc<BlockData>], end: &BlockData) -> u32 {
+    fork.first().map_or(end.header.number, |first| first.header.number.saturating_sub(1))
+}
+
+/// A block number as an index.
+fn index(number: u32) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
+}
+
 impl Chain {
     fn at(genesis: Arc<BlockData>, state: StateMap, config: &NodeConfig, store: Option<Arc<Store>>) -> Self {
         let hash = genesis.hash;
@@ -108,7 +126,7 @@ impl Chain {
             in_memory: VecDeque::new(),
             states: HashMap::from([(hash, state.clone())]),
             with_state: VecDeque::from([hash]),
-            history: usize::try_from(config.history.max(1)).unwrap_or(usize::MAX),
+            history: config.history,
             best: Arc::clone(&genesis),
             best_state: state,
             finalized: Arc::clone(&genesis),
@@ -146,7 +164,7 @@ impl Chain {
     }
 
     pub(super) fn hash_of(&self, number: u32) -> Option<Hash> {
-        self.hashes.get(usize::try_from(number).ok()?).copied()
+        self.hashes.get(index(number)).copied()
     }
 
     pub(super) fn block(&self, hash: Hash) -> Option<Arc<BlockData>> {
@@ -175,8 +193,10 @@ impl Chain {
     }
 
     fn remember(&mut self, block: Arc<BlockData>) {
-        self.in_memory.push_back(block.hash);
-        self.blocks.insert(block.hash, block);
+        let hash = block.hash;
+        if self.blocks.insert(hash, block).is_none() {
+            self.in_memory.push_back(hash);
+        }
         if self.in_memory.len() > BLOCKS_IN_MEMORY
             && let Some(oldest) = self.in_memory.pop_front()
         {
@@ -185,21 +205,73 @@ impl Chain {
     }
 
     /// Adds a block on the tip.
-    pub(super) fn push(&mut self, block: Arc<BlockData>, state: StateMap, watchers: Vec<Watcher>) {
+    pub(super) fn push(&mut self, block: Arc<BlockData>, state: StateMap, watchers: Vec<Watched>) {
         self.hashes.push(block.hash);
         self.states.insert(block.hash, state.clone());
         self.with_state.push_back(block.hash);
-        if self.with_state.len() > self.history
-            && let Some(oldest) = self.with_state.pop_front()
-        {
-            self.states.remove(&oldest);
-        }
+        self.discard(self.history);
         if !watchers.is_empty() {
             self.waiting.push_back((block.header.number, watchers));
         }
         self.best = Arc::clone(&block);
         self.best_state = state;
         self.remember(block);
+    }
+
+    /// Keeps the newest states only.
+    pub(super) fn discard(&mut self, keep: u32) {
+        while self.with_state.len() > index(keep.max(1))
+            && let Some(oldest) = self.with_state.pop_front()
+        {
+            self.states.remove(&oldest);
+        }
+    }
+
+    /// Blocks that are not final yet, oldest first.
+    pub(super) fn unfinal(&self) -> Vec<Arc<BlockData>> {
+        let numbers = self.finalized.header.number + 1..=self.best.header.number;
+        numbers.filter_map(|number| self.block(self.hash_of(number)?)).collect()
+    }
+
+    /// Cuts off what follows the block with a number.
+    fn cut_after(&mut self, number: u32) -> Retracted {
+        let numbers = number + 1..=self.best.header.number;
+        let blocks = numbers.filter_map(|number| self.block(self.hash_of(number)?)).collect();
+        let mut watchers = Included::new();
+        while self.waiting.back().is_some_and(|(included_at, _)| *included_at > number)
+            && let Some((included_at, waiting)) = self.waiting.pop_back()
+        {
+            watchers.extend(self.hash_of(included_at).map(|hash| (hash, waiting)));
+        }
+        self.hashes.truncate(index(number) + 1);
+        Retracted { blocks, watchers }
+    }
+
+    fn go_to(&mut self, block: Arc<BlockData>, state: StateMap) {
+        if self.states.insert(block.hash, state.clone()).is_none() {
+            self.with_state.push_back(block.hash);
+        }
+        self.best = block;
+        self.best_state = state;
+    }
+
+    /// Goes back to an ancestor of the best block, with its state. The ancestor is final, or not final yet itself.
+    pub(super) fn retract_to(&mut self, ancestor: Arc<BlockData>, state: StateMap) -> Retracted {
+        let retracted = self.cut_after(ancestor.header.number);
+        self.go_to(ancestor, state);
+        retracted
+    }
+
+    /// Takes up the fork that leads to a block and goes there. All of it is final from then on.
+    pub(super) fn restore(&mut self, fork: &[Arc<BlockData>], end: Arc<BlockData>, state: StateMap) -> Retracted {
+        let retracted = self.cut_after(common_number(fork, &end));
+        for block in fork {
+            self.hashes.push(block.hash);
+            self.remember(Arc::clone(block));
+        }
+        self.finalized = Arc::clone(&end);
+        self.go_to(end, state);
+        retracted
     }
 
     /// Makes a block final and returns it with those who waited for it.

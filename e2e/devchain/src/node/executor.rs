@@ -4,7 +4,8 @@ use std::cell::Cell;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Once;
 
-use codec::{Decode, Encode};
+use codec::{Decode, DecodeLimit, Encode};
+use frame_support::MAX_EXTRINSIC_DEPTH;
 use frame_support::storage::with_transaction;
 use sp_consensus_aura::{AURA_ENGINE_ID, Slot};
 use sp_core::{Pair, sr25519};
@@ -16,7 +17,8 @@ use sp_runtime::{Digest, DigestItem, TransactionOutcome};
 use sp_state_machine::{Ext, OverlayedChanges};
 
 use super::state::{Changes, STATE_VERSION, StateBackend, StateMap, TipTrie};
-use crate::runtime::{Executive, Hash, Header, RuntimeCall, UncheckedExtrinsic, api};
+use crate::runtime::{Block, Executive, Hash, Header, RuntimeCall, UncheckedExtrinsic, api};
+use crate::upgrade;
 
 /// Why a runtime call has no result.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -82,7 +84,30 @@ pub fn inspect<R>(state: &StateMap, read: impl FnOnce() -> R) -> Result<R, CallE
 /// # Errors
 /// [`CallError`] when there is no such method or its arguments do not decode.
 pub fn call(state: &StateMap, method: &str, data: &[u8]) -> Result<Vec<u8>, CallError> {
+    check_depth(method, data).map_err(|error| CallError::Trapped(format!("arguments of {method}: {error}")))?;
     inspect(state, || api::dispatch(method, data))?.ok_or_else(|| CallError::UnknownMethod(method.into()))
+}
+
+/// Refuses arguments that nest calls deeper than extrinsics may: the generated code decodes without a limit, and these
+/// methods are the ones that take calls.
+fn check_depth(method: &str, mut data: &[u8]) -> Result<(), codec::Error> {
+    let data = &mut data;
+    let depth = MAX_EXTRINSIC_DEPTH;
+    match method {
+        "BlockBuilder_apply_extrinsic"
+        | "TransactionPaymentApi_query_info"
+        | "TransactionPaymentApi_query_fee_details" => {
+            UncheckedExtrinsic::decode_with_depth_limit(depth, data).map(drop)
+        }
+        "TaggedTransactionQueue_validate_transaction" => {
+            <(TransactionSource, UncheckedExtrinsic)>::decode_with_depth_limit(depth, data).map(drop)
+        }
+        "TransactionPaymentCallApi_query_call_info" | "TransactionPaymentCallApi_query_call_fee_details" => {
+            RuntimeCall::decode_with_depth_limit(depth, data).map(drop)
+        }
+        "Core_execute_block" | "BlockBuilder_check_inherents" => Block::decode_with_depth_limit(depth, data).map(drop),
+        _ => Ok(()),
+    }
 }
 
 /// Validates an extrinsic as the pool does, on the state of a block.
@@ -93,10 +118,12 @@ pub(super) fn validate(state: &StateMap, block: Hash, extrinsic: UncheckedExtrin
 }
 
 /// When and by whom a block is made.
-pub(super) struct Authorship<'a> {
+pub(super) struct Authorship {
     pub(super) timestamp_ms: u64,
     pub(super) slot: Slot,
-    pub(super) author: &'a sr25519::Pair,
+    pub(super) author: sr25519::Pair,
+    /// Whether the block brings a new runtime.
+    pub(super) upgrade: bool,
 }
 
 /// A block that was built but is not part of the chain yet.
@@ -132,15 +159,17 @@ pub(super) fn build_block(
     parent: &Header,
     state: &StateMap,
     trie: &TipTrie,
-    authorship: &Authorship<'_>,
+    authorship: &Authorship,
     offers: &mut dyn Offers,
 ) -> Result<Built, CallError> {
     let backend = StateBackend::tip(state, trie);
     let mut overlay = OverlayedChanges::default();
-    let slot = DigestItem::PreRuntime(AURA_ENGINE_ID, authorship.slot.encode());
-    let start = Header::new(parent.number + 1, Hash::zero(), Hash::zero(), parent.hash(), Digest { logs: vec![slot] });
+    let start = start_of_block(parent, authorship.slot);
     let (mut header, body) = in_runtime(&backend, &mut overlay, || {
         Executive::initialize_block(&start);
+        if authorship.upgrade {
+            upgrade::announce();
+        }
         let mut body = vec![apply_timestamp(authorship.timestamp_ms)];
         while let Some(extrinsic) = offers.next() {
             let encoded = extrinsic.encode();
@@ -153,7 +182,13 @@ pub(super) fn build_block(
                 break;
             }
         }
-        (Executive::finalize_block(), body)
+        let mut header = Executive::finalize_block();
+        if upgrade::conclude(authorship.upgrade) {
+            let root = sp_io::storage::root(STATE_VERSION);
+            let root = Hash::decode(&mut root.as_slice()).expect("a root has the size of a hash");
+            header.set_state_root(root);
+        }
+        (header, body)
     })?;
     let changes = overlay.drain_storage_changes(&backend, STATE_VERSION).map_err(CallError::Trapped)?;
     let seal = authorship.author.sign(header.hash().as_bytes());
@@ -187,8 +222,28 @@ fn refused(error: TransactionValidityError) -> Offered {
     }
 }
 
-/// Decodes an extrinsic as it comes over the wire, and refuses bytes after it.
-pub(super) fn decode_extrinsic(mut bytes: &[u8]) -> Result<UncheckedExtrinsic, codec::Error> {
-    let extrinsic = UncheckedExtrinsic::decode(&mut bytes)?;
-    if bytes.is_empty() { Ok(extrinsic) } else { Err("bytes after the extrinsic".into()) }
+/// Applies an extrinsic to a block that nobody keeps, and returns the encoded result.
+pub(super) fn dry_run(
+    state: &StateMap,
+    parent: &Header,
+    slot: Slot,
+    extrinsic: UncheckedExtrinsic,
+) -> Result<Vec<u8>, CallError> {
+    inspect(state, || {
+        Executive::initialize_block(&start_of_block(parent, slot));
+        let applied = Executive::apply_extrinsic(extrinsic);
+        upgrade::shifted_result(applied).encode()
+    })
+}
+
+/// What the runtime is told of a block before its extrinsics.
+fn start_of_block(parent: &Header, slot: Slot) -> Header {
+    let slot = DigestItem::PreRuntime(AURA_ENGINE_ID, slot.encode());
+    Header::new(parent.number + 1, Hash::zero(), Hash::zero(), parent.hash(), Digest { logs: vec![slot] })
+}
+
+/// Decodes an extrinsic as it comes over the wire, and refuses bytes after it. Calls within calls are decoded to the
+/// depth that runtimes allow: beyond it a few kilobytes could exhaust the stack.
+pub(super) fn decode_extrinsic(bytes: &[u8]) -> Result<UncheckedExtrinsic, codec::Error> {
+    UncheckedExtrinsic::decode_all_with_depth_limit(MAX_EXTRINSIC_DEPTH, &mut &*bytes)
 }

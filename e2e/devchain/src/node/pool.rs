@@ -60,6 +60,8 @@ pub enum TxStatus {
     Ready,
     /// It is in a block.
     InBlock(Hash),
+    /// Its block is no longer part of the chain.
+    Retracted(Hash),
     /// Its block is final.
     Finalized(Hash),
     /// Another one took its nonce.
@@ -72,6 +74,13 @@ pub enum TxStatus {
 
 /// Who watches an extrinsic. The receiver may be gone; nobody minds.
 pub(super) type Watcher = mpsc::UnboundedSender<TxStatus>;
+
+/// An extrinsic that left the pool with those who watch it.
+#[derive(Debug, Clone)]
+pub(super) struct Watched {
+    pub(super) extrinsic: Hash,
+    pub(super) watchers: Vec<Watcher>,
+}
 
 struct Pooled {
     extrinsic: UncheckedExtrinsic,
@@ -89,7 +98,7 @@ pub(super) struct Candidate {
     pub(super) extrinsic: UncheckedExtrinsic,
     pub(super) bytes: Vec<u8>,
     pub(super) validity: ValidTransaction,
-    pub(super) watcher: Option<Watcher>,
+    pub(super) watchers: Vec<Watcher>,
 }
 
 /// The pool.
@@ -131,8 +140,7 @@ impl Pool {
             return Err(PoolError::ImmediatelyDropped);
         }
         let status = if self.is_ready(&candidate.validity) { TxStatus::Ready } else { TxStatus::Future };
-        let watchers: Vec<Watcher> = candidate.watcher.into_iter().collect();
-        notify(&watchers, status);
+        notify(&candidate.watchers, status);
         for tag in &candidate.validity.provides {
             self.providers.insert(tag.clone(), candidate.hash);
         }
@@ -144,7 +152,7 @@ impl Pool {
             valid_till: block.saturating_add(candidate.validity.longevity),
             validity: candidate.validity,
             arrival: self.arrivals,
-            watchers,
+            watchers: candidate.watchers,
         };
         self.all.insert(candidate.hash, pooled);
         Ok(())
@@ -184,6 +192,25 @@ impl Pool {
         all.into_iter().map(|tx| tx.bytes.clone()).collect()
     }
 
+    /// How many extrinsics there are.
+    pub(super) fn len(&self) -> usize {
+        self.all.len()
+    }
+
+    /// Takes everything out, in the order of arrival: encoded extrinsics and who watches them.
+    pub(super) fn drain(&mut self) -> Vec<(Vec<u8>, Vec<Watcher>)> {
+        let mut all: Vec<Pooled> = std::mem::take(&mut self.all).into_values().collect();
+        all.sort_by_key(|tx| tx.arrival);
+        self.providers.clear();
+        self.bytes = 0;
+        all.into_iter().map(|tx| (tx.bytes, tx.watchers)).collect()
+    }
+
+    /// Forgets who was banned.
+    pub(super) fn pardon(&mut self) {
+        self.banned_till.clear();
+    }
+
     /// Whether the pool provides a tag.
     pub(super) fn provides(&self, tag: &TransactionTag) -> bool {
         self.providers.contains_key(tag)
@@ -218,14 +245,16 @@ impl Pool {
     }
 
     /// After a block: forgets what it holds and what can no longer be included, and returns who watches what it holds.
-    pub(super) fn after_block(&mut self, number: u32, queue: Queue) -> Vec<Watcher> {
+    pub(super) fn after_block(&mut self, number: u32, queue: Queue) -> Vec<Watched> {
         self.banned_till.retain(|_, till| *till > number);
         let mut watchers = Vec::new();
         let mut provided = HashSet::new();
         for hash in queue.included {
             if let Some(tx) = self.remove(hash, None) {
                 provided.extend(tx.validity.provides);
-                watchers.extend(tx.watchers);
+                if !tx.watchers.is_empty() {
+                    watchers.push(Watched { extrinsic: hash, watchers: tx.watchers });
+                }
             }
         }
         for hash in queue.invalid {
@@ -240,6 +269,12 @@ impl Pool {
             self.remove(hash, Some(TxStatus::Invalid));
         }
         watchers
+    }
+}
+
+pub(super) fn notify_all(watched: &[Watched], status: TxStatus) {
+    for watched in watched {
+        notify(&watched.watchers, status);
     }
 }
 

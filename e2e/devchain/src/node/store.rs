@@ -10,7 +10,7 @@ use codec::{Decode, Encode};
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 use sp_state_machine::StorageCollection;
 
-use super::chain::BlockData;
+use super::chain::{BlockData, common_number};
 use super::state::StateMap;
 use crate::runtime::Hash;
 
@@ -104,6 +104,40 @@ impl Store {
             }
         }
         batch.insert(&self.meta, HEAD, number);
+        batch.commit()?;
+        Ok(())
+    }
+
+    /// Goes back to a block, which may be on a fork that begins after the newest block both have in common, and to the
+    /// state after it. All of it happens or nothing.
+    pub(super) fn rewind(&self, fork: &[Arc<BlockData>], end: &BlockData, state: &StateMap) -> Result<(), StoreError> {
+        let number = end.header.number;
+        let common = common_number(fork, end);
+        let mut batch = self.database.batch().durability(Some(PersistMode::SyncData));
+        for entry in self.blocks.range((common + 1).to_be_bytes()..) {
+            let (key, bytes) = entry.into_inner()?;
+            let block: BlockData = decode("a block", &bytes)?;
+            batch.remove(&self.blocks, key);
+            batch.remove(&self.numbers, block.hash.as_bytes());
+        }
+        for block in fork {
+            batch.insert(&self.blocks, block.header.number.to_be_bytes(), block.encode());
+            batch.insert(&self.numbers, block.hash.as_bytes(), block.header.number.to_be_bytes());
+        }
+        for entry in self.state.iter() {
+            let (key, value) = entry.into_inner()?;
+            match state.get(&key[..]) {
+                None => batch.remove(&self.state, key),
+                Some(wanted) if wanted[..] != value[..] => batch.insert(&self.state, key, &wanted[..]),
+                Some(_) => {}
+            }
+        }
+        for (key, value) in state {
+            if !self.state.contains_key(&key[..])? {
+                batch.insert(&self.state, &key[..], &value[..]);
+            }
+        }
+        batch.insert(&self.meta, HEAD, number.to_be_bytes());
         batch.commit()?;
         Ok(())
     }

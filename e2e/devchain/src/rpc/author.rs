@@ -39,6 +39,7 @@ fn status_json(status: TxStatus) -> Value {
         TxStatus::Future => "future".into(),
         TxStatus::Ready => "ready".into(),
         TxStatus::InBlock(hash) => json!({ "inBlock": hash }),
+        TxStatus::Retracted(hash) => json!({ "retracted": hash }),
         TxStatus::Finalized(hash) => json!({ "finalized": hash }),
         TxStatus::Usurped(hash) => json!({ "usurped": hash }),
         TxStatus::Invalid => "invalid".into(),

@@ -76,12 +76,19 @@ fn register_heads(module: &mut RpcModule<Arc<Node>>) -> Result<(), RegisterMetho
         ("chain_subscribeNewHeads", "chain_newHead", "chain_unsubscribeNewHeads"),
         ("chain_subscribeNewHead", "chain_newHead", "chain_unsubscribeNewHead"),
         ("subscribe_newHead", "chain_newHead", "unsubscribe_newHead"),
-        ("chain_subscribeAllHeads", "chain_allHead", "chain_unsubscribeAllHeads"),
     ] {
         module.register_subscription(subscribe, notification, unsubscribe, |_, pending, node, _| async move {
             heads(pending, &node, Head::Best).await;
         })?;
     }
+    module.register_subscription(
+        "chain_subscribeAllHeads",
+        "chain_allHead",
+        "chain_unsubscribeAllHeads",
+        |_, pending, node, _| async move {
+            heads(pending, &node, Head::All).await;
+        },
+    )?;
     for (subscribe, unsubscribe) in [
         ("chain_subscribeFinalizedHeads", "chain_unsubscribeFinalizedHeads"),
         ("chain_subscribeFinalisedHeads", "chain_unsubscribeFinalisedHeads"),
@@ -100,7 +107,10 @@ fn register_heads(module: &mut RpcModule<Arc<Node>>) -> Result<(), RegisterMetho
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Head {
+    /// Those that become the best one.
     Best,
+    /// Those of forks as well.
+    All,
     Finalized,
 }
 
@@ -108,7 +118,7 @@ enum Head {
 async fn heads(pending: PendingSubscriptionSink, node: &Node, kind: Head) {
     let mut events = node.subscribe();
     let Ok(sink) = pending.accept().await else { return };
-    let first = if kind == Head::Best { node.best() } else { node.finalized() };
+    let first = if kind == Head::Finalized { node.finalized() } else { node.best() };
     let mut last = first.hash;
     if !send(&sink, &first.header).await {
         return;
@@ -119,7 +129,8 @@ async fn heads(pending: PendingSubscriptionSink, node: &Node, kind: Head) {
             () = sink.closed() => return,
         };
         let block = match event {
-            Ok(ChainEvent::Best(block)) if kind == Head::Best => block,
+            Ok(ChainEvent::Best(block)) if kind != Head::Finalized => block,
+            Ok(ChainEvent::Imported(block)) if kind == Head::All => block,
             Ok(ChainEvent::Finalized(block)) if kind == Head::Finalized => block,
             // Whoever fell behind misses some heads and goes on with the next.
             Ok(_) | Err(RecvError::Lagged(_)) => continue,

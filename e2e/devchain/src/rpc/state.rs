@@ -298,7 +298,7 @@ async fn wait_for_best(
         tokio::select! {
             event = events.recv() => match event {
                 Ok(ChainEvent::Best(_)) | Err(RecvError::Lagged(_)) => return true,
-                Ok(ChainEvent::Finalized(_)) => {}
+                Ok(ChainEvent::Imported(_) | ChainEvent::Finalized(_)) => {}
                 Err(RecvError::Closed) => return false,
             },
             () = sink.closed() => return false,

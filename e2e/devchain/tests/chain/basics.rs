@@ -1,181 +1,22 @@
-//! The real binary, driven as clients drive it: JSON-RPC over sockets, signed extrinsics, signals.
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on stops")]
+//! What clients do all day: stake, weights, heads, storage, metadata, and the command line.
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
 use codec::Encode;
-use e2e_devchain::client::{Connection, Inclusion};
+use e2e_devchain::client::Inclusion;
 use e2e_devchain::keys;
 use e2e_devchain::pallets::commitments::{self, CommitmentInfo, Data, Registration};
 use e2e_devchain::pallets::proxies::ProxyType;
-use e2e_devchain::pallets::subtensor::{self, Metagraph, NetUid};
-use e2e_devchain::runtime::{AccountId, Hash, Runtime, RuntimeCall, RuntimeEvent};
+use e2e_devchain::pallets::subtensor::{self, NetUid};
+use e2e_devchain::runtime::{Hash, Runtime, RuntimeCall, RuntimeEvent};
 use jsonrpsee::core::client::{ClientT, SubscriptionClientT};
 use jsonrpsee::rpc_params;
-use jsonrpsee::ws_client::{WsClient, WsClientBuilder};
 use serde_json::{Value, json};
-use sp_core::sr25519;
 
-/// How long anything may take before a test gives up: only a broken chain takes as long.
-const PATIENCE: Duration = Duration::from_mins(1);
-
-struct Chain {
-    child: Child,
-    address: String,
-}
-
-impl Chain {
-    fn start(args: &[&str]) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_mycelium-devchain"))
-            .args(["--listen", "127.0.0.1:0"])
-            .args(args)
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let address = loop {
-            let line = lines.next().expect("the chain printed no endpoint").unwrap();
-            if let Some((_, rest)) = line.split_once("ws://") {
-                break rest.split_whitespace().next().unwrap().to_owned();
-            }
-        };
-        // Whoever reads the rest keeps the chain from blocking on a full pipe.
-        std::thread::spawn(move || lines.map_while(Result::ok).for_each(|line| eprintln!("chain: {line}")));
-        Self { child, address }
-    }
-
-    fn url(&self) -> String {
-        format!("ws://{}", self.address)
-    }
-
-    async fn connect(&self) -> Connection {
-        Connection::open(&self.url()).await.unwrap()
-    }
-
-    async fn client(&self) -> WsClient {
-        WsClientBuilder::default().build(self.url()).await.unwrap()
-    }
-
-    fn signal(&self, name: &str) {
-        let pid = self.child.id().to_string();
-        assert!(Command::new("kill").args([name, &pid]).status().unwrap().success());
-    }
-
-    /// Ends the process without giving it a chance to tidy up.
-    fn kill(mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-    }
-
-    /// One HTTP request with a body of any kind; the answer's body.
-    fn post(&self, body: &str) -> String {
-        let mut stream = TcpStream::connect(&self.address).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        let length = body.len();
-        let head = "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nConnection: close\r\n";
-        write!(stream, "{head}Content-Length: {length}\r\n\r\n{body}").unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        answer.split_once("\r\n\r\n").unwrap().1.to_owned()
-    }
-}
-
-impl Drop for Chain {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn pair(name: &str) -> sr25519::Pair {
-    keys::pair_from_uri(&format!("//{name}")).unwrap()
-}
-
-fn id(name: &str) -> AccountId {
-    keys::account_of(&pair(name))
-}
-
-fn sudo(call: impl Into<RuntimeCall>) -> RuntimeCall {
-    pallet_sudo::Call::sudo { call: Box::new(call.into()) }.into()
-}
-
-async fn send(chain: &Connection, call: impl Into<RuntimeCall>, signer: &str) -> anyhow::Result<Inclusion> {
-    let extrinsic = chain.sign(call.into(), &pair(signer)).await?;
-    tokio::time::timeout(PATIENCE, chain.submit(&extrinsic)).await?
-}
-
-fn succeeded(inclusion: &Inclusion) -> bool {
-    inclusion
-        .events
-        .iter()
-        .any(|event| matches!(event, RuntimeEvent::System(frame_system::Event::ExtrinsicSuccess { .. })))
-}
-
-async fn free(chain: &Connection, name: &str) -> u64 {
-    type Info = frame_system::AccountInfo<u32, pallet_balances::AccountData<u64>>;
-    let key = frame_system::Account::<Runtime>::hashed_key_for(id(name));
-    chain.storage::<Info>(&key, None).await.unwrap().unwrap_or_default().data.free
-}
-
-async fn metagraph(chain: &Connection, netuid: u16) -> Metagraph {
-    let graph: Option<Metagraph> = chain.runtime("SubnetInfoRuntimeApi_get_metagraph", &NetUid(netuid)).await.unwrap();
-    graph.unwrap()
-}
-
-async fn number(client: &WsClient, method: &str) -> u64 {
-    let hash: Hash = client.request(method, rpc_params![]).await.unwrap();
-    number_of(client, hash).await
-}
-
-async fn number_of(client: &WsClient, hash: Hash) -> u64 {
-    let header: Value = client.request("chain_getHeader", rpc_params![hash]).await.unwrap();
-    u64::from_str_radix(header["number"].as_str().unwrap().trim_start_matches("0x"), 16).unwrap()
-}
-
-/// Waits for best blocks, by subscription, until one has at least this number.
-async fn reach(client: &WsClient, target: u64) {
-    let mut heads = client
-        .subscribe::<Value, _>("chain_subscribeNewHeads", rpc_params![], "chain_unsubscribeNewHeads")
-        .await
-        .unwrap();
-    let waiting = async {
-        loop {
-            let head = heads.next().await.unwrap().unwrap();
-            let number = u64::from_str_radix(head["number"].as_str().unwrap().trim_start_matches("0x"), 16).unwrap();
-            if number >= target {
-                return;
-            }
-        }
-    };
-    tokio::time::timeout(PATIENCE, waiting).await.unwrap();
-}
-
-/// A subnet of Alice with two validators, which have stake, and two miners.
-fn genesis(dir: &Path, tempo: u16) -> PathBuf {
-    let path = dir.join("genesis.json");
-    let neuron = |hotkey: &str, coldkey: &str, stake: &str| json!({ "hotkey": format!("//{hotkey}"), "coldkey": format!("//{coldkey}"), "stake": stake });
-    let file = json!({
-        "accounts": [{ "account": "//Zoe", "balance": "2.5" }],
-        "subnets": [{
-            "netuid": 2,
-            "owner": "//Alice",
-            "emission": false,
-            "hyperparameters": { "tempo": tempo, "max_validators": 2, "weights_rate_limit": 1000 },
-            "neurons": [
-                neuron("Bob//hot", "Bob", "1000.5"),
-                neuron("Charlie//hot", "Charlie", "500"),
-                neuron("Dave//hot", "Dave", "0"),
-                neuron("Eve//hot", "Eve", "0"),
-            ],
-        }],
-    });
-    std::fs::write(&path, file.to_string()).unwrap();
-    path
-}
+use crate::harness::{
+    Chain, PATIENCE, free, genesis, id, metagraph, number, number_of, pair, reach, send, succeeded, sudo,
+};
 
 #[tokio::test]
 async fn stake_moves_balance_events_nonce_and_metagraph() {
@@ -514,48 +355,33 @@ async fn old_state_is_discarded_with_the_text_that_clients_match() {
 }
 
 #[tokio::test]
-async fn bad_input_gets_substrates_errors_and_breaks_nothing() {
-    let chain = Chain::start(&["--block-time", "instant"]);
-    let code = |body: &str| {
-        let answer: Value = serde_json::from_str(&chain.post(body)).unwrap();
-        answer["error"]["code"].as_i64().unwrap_or_default()
-    };
-    let call =
-        |method: &str, params: &str| format!(r#"{{"jsonrpc":"2.0","id":"x1","method":"{method}","params":{params}}}"#);
-    assert_eq!(code("{ not json"), -32700);
-    assert_eq!(code(&call("state_noSuchThing", "[]")), -32601);
-    assert_eq!(code(&call("state_getStorage", "[]")), -32602);
-    assert_eq!(code(&call("state_getStorage", r#"["0xzz"]"#)), -32602);
-    assert_eq!(code(&call("chain_getHeader", r#"["0x12"]"#)), -32602);
-    assert_eq!(code(&call("state_call", r#"["No_suchMethod", "0x"]"#)), 4003);
-    assert_eq!(code(&call("state_call", r#"["NeuronInfoRuntimeApi_get_neurons", "0x"]"#)), 4003);
-    assert_eq!(code(&call("state_call", r#"["Core_execute_block", "0x00"]"#)), 4003);
-    assert_eq!(code(&call("state_getKeysPaged", r#"["0x", 5000]"#)), 4002);
-    assert_eq!(code(&call("author_submitExtrinsic", r#"["0x0badc0de"]"#)), 1001);
-    assert_eq!(code(&call("system_accountNextIndex", r#"["5Grwva"]"#)), -32602);
-    let unknown = format!(r#"["0x00", "0x{}"]"#, "11".repeat(32));
-    assert_eq!(code(&call("state_getStorage", &unknown)), 4003);
-
-    // Forms that real clients send: a batch, null parameters, hex without 0x, ids that are strings.
-    let batch = format!("[{},{}]", call("system_chain", "[]"), call("chain_getBlockHash", "[null]"));
-    let answers: Value = serde_json::from_str(&chain.post(&batch)).unwrap();
-    assert_eq!(answers[0]["result"], "Bittensor");
-    assert_eq!(answers[0]["id"], "x1");
-    assert!(answers[1]["result"].is_string());
-    let neurons = call("state_call", r#"["NeuronInfoRuntimeApi_get_neurons_lite","0100",null]"#);
-    let answer: Value = serde_json::from_str(&chain.post(&neurons)).unwrap();
-    assert!(answer["result"].as_str().unwrap().len() > 100);
-}
-
-#[tokio::test]
 async fn every_metadata_version_is_served_and_methods_are_listed() {
     let chain = Chain::start(&["--block-time", "instant"]);
     let client = chain.client().await;
     let listed: Value = client.request("rpc_methods", rpc_params![]).await.unwrap();
     let methods: Vec<&str> = listed["methods"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
-    for name in ["account_nextIndex", "chain_getHead", "state_getStorageAt", "state_queryStorageAt", "rpc_methods"] {
+    let expected = "\
+        account_nextIndex author_pendingExtrinsics author_submitAndWatchExtrinsic author_submitExtrinsic \
+        author_unwatchExtrinsic chainSpec_v1_chainName chainSpec_v1_genesisHash chainSpec_v1_properties chain_getBlock \
+        chain_getBlockHash chain_getFinalisedHead chain_getFinalizedHead chain_getHead chain_getHeader \
+        chain_getRuntimeVersion chain_subscribeAllHeads chain_subscribeFinalisedHeads chain_subscribeFinalizedHeads \
+        chain_subscribeNewHead chain_subscribeNewHeads chain_subscribeRuntimeVersion chain_unsubscribeAllHeads \
+        chain_unsubscribeFinalisedHeads chain_unsubscribeFinalizedHeads chain_unsubscribeNewHead \
+        chain_unsubscribeNewHeads chain_unsubscribeRuntimeVersion payment_queryFeeDetails payment_queryInfo rpc_methods \
+        state_call state_callAt state_getKeys state_getKeysPaged state_getKeysPagedAt state_getMetadata state_getPairs \
+        state_getRuntimeVersion state_getStorage state_getStorageAt state_getStorageHash state_getStorageHashAt \
+        state_getStorageSize state_getStorageSizeAt state_queryStorage state_queryStorageAt \
+        state_subscribeRuntimeVersion state_subscribeStorage state_unsubscribeRuntimeVersion state_unsubscribeStorage \
+        system_accountNextIndex system_chain system_chainType system_dryRun system_dryRunAt system_health \
+        system_localListenAddresses system_localPeerId system_name system_nodeRoles system_peers system_properties \
+        system_syncState system_version";
+    for name in expected.split_whitespace() {
         assert!(methods.contains(&name), "{name} is not listed");
     }
+    assert_eq!(
+        chain.call("chainSpec_v1_genesisHash", &json!([]))["result"],
+        chain.call("chain_getBlockHash", &json!([0]))["result"]
+    );
     for version in [14u32, 15, 16] {
         let data = format!("0x{}", hex::encode(version.encode()));
         let answer: String =
@@ -624,4 +450,47 @@ async fn the_command_line_client_sends_and_reads() {
     assert!(out.contains("TEMPO") && out.contains("42"), "{out}");
     let (ok, _, err) = run(&["tx", "register", "--netuid", "9", "--hotkey", "//New"]);
     assert!(!ok && err.contains("SubtensorModule.SubnetNotExists"), "{err}");
+}
+
+#[tokio::test]
+async fn hashes_roots_and_the_seal_of_a_block_verify() {
+    use sp_core::crypto::Pair;
+    use sp_runtime::traits::{BlakeTwo256, Header as _};
+    use sp_trie::TrieConfiguration;
+    type Info = frame_system::AccountInfo<u32, pallet_balances::AccountData<u64>>;
+    let chain = Chain::start(&["--block-time", "instant"]);
+    let (client, connection) = (chain.client().await, chain.connect().await);
+    let dest = sp_runtime::MultiAddress::Id(id("Zoe"));
+    let call = pallet_balances::Call::transfer_keep_alive { dest, value: 77_000 };
+    let first = send(&connection, call.clone(), "Bob").await.unwrap();
+    let second = send(&connection, call, "Bob").await.unwrap();
+
+    let block: Value = client.request("chain_getBlock", rpc_params![first.block]).await.unwrap();
+    let mut header: e2e_devchain::runtime::Header = serde_json::from_value(block["block"]["header"].clone()).unwrap();
+    assert_eq!(header.hash(), first.block);
+    let genesis: Hash = client.request("chain_getBlockHash", rpc_params![0]).await.unwrap();
+    assert_eq!(header.parent_hash, genesis);
+    let bytes = |hex: &Value| hex::decode(&hex.as_str().unwrap()[2..]).unwrap();
+    let extrinsics = block["block"]["extrinsics"].as_array().unwrap().iter().map(bytes).collect();
+    // The trie of extrinsics is of the older kind with this chain's `system_version`.
+    let version = sp_core::storage::StateVersion::V0;
+    assert_eq!(header.extrinsics_root, frame_system::extrinsics_data_root::<BlakeTwo256>(extrinsics, version));
+
+    // The state of that block, which is not the newest any more, has the root that its header names.
+    let pairs: Vec<(String, Value)> = client.request("state_getPairs", rpc_params!["0x", first.block]).await.unwrap();
+    let pairs: Vec<(Vec<u8>, Vec<u8>)> =
+        pairs.iter().map(|(key, value)| (hex::decode(&key[2..]).unwrap(), bytes(value))).collect();
+    let root = sp_trie::LayoutV1::<BlakeTwo256>::trie_root(pairs);
+    assert_eq!(header.state_root, root);
+    let zoe = frame_system::Account::<Runtime>::hashed_key_for(id("Zoe"));
+    for (at, expected) in [(first.block, 77_000), (second.block, 154_000)] {
+        let info: Info = connection.storage(&zoe, Some(at)).await.unwrap().unwrap();
+        assert_eq!(info.data.free, expected);
+    }
+
+    // The author signed the header as it was before the seal.
+    let Some(sp_runtime::DigestItem::Seal(engine, seal)) = header.digest_mut().pop() else { panic!("no seal") };
+    assert_eq!(&engine, b"aura");
+    let signature = sp_core::sr25519::Signature::try_from(seal.as_slice()).unwrap();
+    assert!(sp_core::sr25519::Pair::verify(&signature, header.hash().as_bytes(), &pair("Alice").public()));
 }
