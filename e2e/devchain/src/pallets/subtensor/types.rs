@@ -8,6 +8,8 @@ use frame_support::traits::ConstU32;
 use scale_info::{Type, TypeInfo};
 use serde::{Deserialize, Serialize};
 
+use super::limits::Hyperparameter;
+
 /// An amount of TAO in rao.
 pub type TaoBalance = u64;
 
@@ -225,6 +227,32 @@ pub enum RecycleOrBurnEnum {
     Recycle,
 }
 
+/// How a subnet's epochs are computed.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Default, Encode, Decode, DecodeWithMemTracking, TypeInfo, MaxEncodedLen,
+)]
+pub enum EpochConsensus {
+    /// By Yuma consensus.
+    #[default]
+    Yuma,
+    /// Not at all; this chain knows it by name only.
+    Null,
+}
+
+/// Which consensus liquid alpha compares weights with.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Default, Encode, Decode, DecodeWithMemTracking, TypeInfo, MaxEncodedLen,
+)]
+pub enum ConsensusMode {
+    /// That of the epoch itself.
+    Current,
+    /// That of the epoch before.
+    Previous,
+    /// That of the epoch before where bonds are fully penalised, else that of the epoch itself.
+    #[default]
+    Auto,
+}
+
 /// What [`super::pallet::LastRateLimitedBlock`] counts.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, DecodeWithMemTracking, TypeInfo, MaxEncodedLen)]
 pub enum RateLimitKey<AccountId> {
@@ -233,11 +261,20 @@ pub enum RateLimitKey<AccountId> {
     SetSNOwnerHotkey(NetUid),
     /// Last change of a hyperparameter by the owner.
     #[codec(index = 1)]
-    OwnerHyperparamUpdate(NetUid, u16),
+    OwnerHyperparamUpdate(NetUid, Hyperparameter),
     /// Last registration of a network.
     #[codec(index = 2)]
     NetworkLastRegistered,
     /// Last transaction of an account.
     #[codec(index = 3)]
     LastTxBlock(AccountId),
+    /// Last raise of a child hotkey's take.
+    #[codec(index = 4)]
+    LastTxBlockChildKeyTake(AccountId),
+    /// Last change of a take.
+    #[codec(index = 5)]
+    LastTxBlockDelegateTake(AccountId),
+    /// Last alpha bought and burned.
+    #[codec(index = 6)]
+    AddStakeBurn(NetUid),
 }
