@@ -31,6 +31,12 @@ fn q(value: impl Into<BigInt>) -> Q {
     Q::from_integer(value.into())
 }
 
+/// The curve of liquid alpha between its bounds.
+fn sigmoid(difference: &Q, steepness: i16) -> Q {
+    let exponent = (-f64::from(steepness) / 100.0 * (difference.to_f64().unwrap() - 0.5)).clamp(-20.0, 20.0);
+    Q::from_f64(1.0 / (1.0 + exponent.exp())).unwrap()
+}
+
 fn share(value: u16) -> Q {
     Q::new(value.into(), 65_535.into())
 }
@@ -220,10 +226,10 @@ impl Subnet {
         }
         let since = if self.last_step == 0 { BLOCK - u64::from(TEMPO) } else { self.last_step + 1 };
         let mut old = zeros(n);
-        for i in 0..n {
-            for (j, value) in &m.bonds[i] {
+        for (row, bonds) in old.iter_mut().zip(&m.bonds) {
+            for (j, value) in bonds {
                 if self.registered_at[usize::from(*j)] < since {
-                    old[i][usize::from(*j)] = share(*value);
+                    row[usize::from(*j)] = share(*value);
                 }
             }
         }
@@ -288,10 +294,9 @@ impl Subnet {
             for j in (0..n).filter(|j| set[i][*j]) {
                 let difference =
                     if new[i][j] >= old[i][j] { &new[i][j] - &consensus[j] } else { &old[i][j] - &new[i][j] };
-                let difference = difference.max(Q::zero()).min(Q::one()).to_f64().unwrap();
-                let exponent = (-f64::from(steepness) / 100.0 * (difference - 0.5)).clamp(-20.0, 20.0);
-                let sigmoid = Q::from_f64(1.0 / (1.0 + exponent.exp())).unwrap();
-                let rate = (&low + sigmoid * (&high - &low)).max(low.clone()).min(high.clone());
+                let rate = (&low + sigmoid(&difference.max(Q::zero()).min(Q::one()), steepness) * (&high - &low))
+                    .max(low.clone())
+                    .min(high.clone());
                 let bond = (Q::one() - &rate) * &old[i][j] + rate * &new[i][j];
                 bonds[i][j] = bond.min(Q::one());
             }
@@ -717,7 +722,7 @@ impl Scenario {
                 let got = f64::from(got.dividends[uid]) / 65_535.0;
                 assert!((got - dividends[uid]).abs() < 1e-3, "epoch {epoch}: dividends {got} of {}", dividends[uid]);
             }
-            subnet.mechanisms[0].bonds = got.bonds[0].clone();
+            subnet.mechanisms[0].bonds.clone_from(&got.bonds[0]);
         }
     }
 }

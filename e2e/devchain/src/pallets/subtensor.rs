@@ -99,8 +99,18 @@ pub mod pallet {
         #[pallet::constant]
         type MaxTempo: Get<u16>;
 
+        /// Blocks from registration to `start_call` on a new chain, shown to clients.
+        #[pallet::constant]
+        type InitialStartCallDelay: Get<u64>;
+
         /// Commitments of a subnet's hotkeys, which another pallet holds.
         fn commitments(netuid: NetUid) -> Vec<(AccountId32, Vec<u8>)>;
+
+        /// Fee of swaps on a subnet in 65535ths, which another pallet holds.
+        fn swap_fee_rate(netuid: NetUid) -> u16;
+
+        /// Newest round of the drand beacon that is known, which another pallet holds.
+        fn last_drand_round() -> u64;
     }
 
     /// The account that stands where there is none.
@@ -131,6 +141,8 @@ pub mod pallet {
     default!(DefaultMovingPrice, I96F32, I96F32::from_num(0));
     default!(DefaultMovingAlpha, I96F32, I96F32::from_num(0.000_003));
     default!(DefaultFlowCutoff, I64F64, I64F64::from_num(0));
+    default!(DefaultClaimThreshold, I96F32, I96F32::from_num(500_000));
+    default!(DefaultZero, U64F64, U64F64::from_num(0));
     default!(DefaultOne, U64F64, U64F64::from_num(1));
     default!(DefaultBarQuantile, U64F64, U64F64::from_num(0.61));
     default!(DefaultGateExponent, U64F64, U64F64::from_num(3));
@@ -331,7 +343,7 @@ pub mod pallet {
 
     /// Least blocks between two subnets of an owner.
     #[pallet::storage]
-    pub type NetworkRateLimit<T: Config> = StorageValue<_, u64, ValueQuery, ConstU64<0>>;
+    pub type NetworkRateLimit<T: Config> = StorageValue<_, u64, ValueQuery, ConstU64<7200>>;
 
     /// Blocks from registration to `start_call`.
     #[pallet::storage]
@@ -856,6 +868,71 @@ pub mod pallet {
     // ---- values that are only kept ----
     //
     // The public chain's economy reads them; this chain has no such part. Setters and clients find them all the same.
+
+    /// Locks of a coldkey on a subnet and hotkey.
+    #[pallet::storage]
+    pub type Lock<T: Config> = StorageNMap<
+        _,
+        (NMapKey<Blake2_128Concat, T::AccountId>, NMapKey<Identity, NetUid>, NMapKey<Blake2_128Concat, T::AccountId>),
+        LockState,
+        OptionQuery,
+    >;
+
+    /// Locks on a hotkey together.
+    #[pallet::storage]
+    pub type HotkeyLock<T: Config> =
+        StorageDoubleMap<_, Identity, NetUid, Blake2_128Concat, T::AccountId, LockState, OptionQuery>;
+
+    /// Coldkeys that have a lock on a hotkey.
+    #[pallet::storage]
+    pub type LockingColdkeys<T: Config> = StorageNMap<
+        _,
+        (NMapKey<Identity, NetUid>, NMapKey<Blake2_128Concat, T::AccountId>, NMapKey<Blake2_128Concat, T::AccountId>),
+        (),
+        OptionQuery,
+    >;
+
+    /// Deposits of miners.
+    #[pallet::storage]
+    pub type MinerCollateral<T: Config> = StorageNMap<
+        _,
+        (NMapKey<Identity, NetUid>, NMapKey<Blake2_128Concat, T::AccountId>, NMapKey<Blake2_128Concat, T::AccountId>),
+        MinerCollateralState,
+        OptionQuery,
+    >;
+
+    /// Subnets that crowds have leased.
+    #[pallet::storage]
+    pub type SubnetLeases<T: Config> =
+        StorageMap<_, Twox64Concat, u32, SubnetLease<T::AccountId, BlockNumberFor<T>, TaoBalance>, OptionQuery>;
+
+    /// Least root dividends that are worth a claim.
+    #[pallet::storage]
+    pub type RootClaimableThreshold<T: Config> =
+        StorageMap<_, Blake2_128Concat, NetUid, I96F32, ValueQuery, DefaultClaimThreshold>;
+
+    /// Moving average of a subnet's flow of TAO.
+    #[pallet::storage]
+    pub type SubnetEmaTaoFlow<T: Config> = StorageMap<_, Identity, NetUid, (u64, I64F64), OptionQuery>;
+
+    /// Hotkeys whose children rest because their stake is too low.
+    #[pallet::storage]
+    pub type ChildkeyThresholdSuspended<T: Config> = StorageMap<_, Blake2_128Concat, T::AccountId, (), OptionQuery>;
+
+    /// Shares of a hotkey's pool before spec 401.
+    #[pallet::storage]
+    pub type TotalHotkeyShares<T: Config> =
+        StorageDoubleMap<_, Blake2_128Concat, T::AccountId, Identity, NetUid, U64F64, ValueQuery, DefaultZero>;
+
+    /// Shares of a hotkey, coldkey and subnet before spec 401.
+    #[pallet::storage]
+    pub type Alpha<T: Config> = StorageNMap<
+        _,
+        (NMapKey<Blake2_128Concat, T::AccountId>, NMapKey<Blake2_128Concat, T::AccountId>, NMapKey<Identity, NetUid>),
+        U64F64,
+        ValueQuery,
+        DefaultZero,
+    >;
 
     /// Least value of `ActivityCutoff`.
     #[pallet::storage]

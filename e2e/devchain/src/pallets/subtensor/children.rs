@@ -147,19 +147,19 @@ impl<T: Config> Pallet<T> {
         let all = own + lenders.iter().map(|(weight, _)| weight).sum::<u128>();
         let take = u128::from(Self::childkey_take(hotkey, netuid));
         let owner = Owner::<T>::get(hotkey);
-        let mut left = dividends;
+        let mut rest = dividends;
         let mut shares: Vec<_> = lenders
             .into_iter()
             .map(|(weight, parent)| {
                 let earned = part(u128::from(dividends), weight, all);
                 // Nobody takes from their own other hotkey.
                 let take = if Owner::<T>::get(&parent) == owner { 0 } else { part(earned, take, u128::from(u16::MAX)) };
-                let share = u64::try_from(earned - take).unwrap_or(left).min(left);
-                left -= share;
+                let share = u64::try_from(earned - take).unwrap_or(rest).min(rest);
+                rest -= share;
                 (parent, share)
             })
             .collect();
-        shares.push((hotkey.clone(), left));
+        shares.push((hotkey.clone(), rest));
         shares
     }
 

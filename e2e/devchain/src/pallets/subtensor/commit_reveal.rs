@@ -162,6 +162,7 @@ impl<T: Config> Pallet<T> {
         let uid = Self::check_commit(hotkey, netuid, mecid)?;
         let index = netuid.index(mecid);
         Self::check_commit_rate(netuid, index, uid)?;
+        ensure!(reveal_round >= T::last_drand_round(), Error::<T>::InvalidRevealRound);
         let hash = BlakeTwo256::hash(&commit);
         TimelockedWeightCommits::<T>::try_mutate(index, Self::commit_epoch(netuid), |queue| {
             let own = queue.iter().filter(|(who, ..)| who == hotkey).count();

@@ -72,6 +72,12 @@ impl<T: Config> Pallet<T> {
                 let uid = Uids::<T>::get(netuid, who).ok_or(Error::<T>::HotKeyNotRegisteredInSubNet)?;
                 Self::check_evm_rate(*netuid, uid)
             }
+            Call::commit_timelocked_weights { reveal_round, .. }
+            | Call::commit_timelocked_mechanism_weights { reveal_round, .. }
+            | Call::commit_crv3_mechanism_weights { reveal_round, .. } => {
+                ensure!(*reveal_round >= T::last_drand_round(), Error::<T>::InvalidRevealRound);
+                Ok(())
+            }
             Call::batch_set_weights { netuids, weights, version_keys } => {
                 let equal = netuids.len() == weights.len() && netuids.len() == version_keys.len();
                 ensure!(equal, Error::<T>::InputLengthsUnequal);

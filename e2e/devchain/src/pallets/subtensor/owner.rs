@@ -194,15 +194,15 @@ impl<T: Config> Pallet<T> {
     pub(super) fn immortal_uids(netuid: NetUid) -> BTreeSet<u16> {
         let limit = usize::from(ImmuneOwnerUidsLimit::<T>::get(netuid));
         let Ok(owner) = SubnetOwner::<T>::try_get(netuid) else { return BTreeSet::new() };
-        let mut owned: Vec<(u64, u16)> = OwnedHotkeys::<T>::get(owner)
+        let mut candidates: Vec<(u64, u16)> = OwnedHotkeys::<T>::get(owner)
             .iter()
             .filter_map(|hotkey| Uids::<T>::get(netuid, hotkey))
             .map(|uid| (BlockAtRegistration::<T>::get(netuid, uid), uid))
             .collect();
-        owned.sort_unstable();
-        let owned = owned.into_iter().map(|(_, uid)| uid).take(limit);
+        candidates.sort_unstable();
+        let oldest = candidates.into_iter().map(|(_, uid)| uid).take(limit);
         let mut uids: Vec<u16> = Self::owner_uid(netuid).into_iter().collect();
-        uids.extend(owned.filter(|uid| Self::owner_uid(netuid) != Some(*uid)));
+        uids.extend(oldest.filter(|uid| Self::owner_uid(netuid) != Some(*uid)));
         uids.truncate(limit);
         uids.into_iter().collect()
     }
@@ -410,6 +410,16 @@ impl<T: Config> Pallet<T> {
         TotalNetworks::<T>::mutate(|total| *total = total.saturating_sub(1));
         Self::deposit_event(Event::NetworkRemoved(netuid));
         Ok(())
+    }
+
+    /// The subnet that would make room for another: the cheapest alpha among those old enough, then the oldest.
+    pub fn subnet_to_prune() -> Option<NetUid> {
+        let old_enough = |netuid: &NetUid| {
+            let until = NetworkRegisteredAt::<T>::get(netuid).saturating_add(NetworkImmunityPeriod::<T>::get());
+            !netuid.is_root() && Self::block() >= until
+        };
+        let rank = |netuid: &NetUid| (Self::alpha_price(*netuid), NetworkRegisteredAt::<T>::get(netuid));
+        Self::netuids().into_iter().filter(old_enough).min_by_key(rank)
     }
 
     /// Gives every staker their part of the pool's TAO.

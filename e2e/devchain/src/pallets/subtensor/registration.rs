@@ -260,14 +260,17 @@ impl<T: Config> Pallet<T> {
         let owned = !Owner::<T>::contains_key(hotkey) || Owner::<T>::get(hotkey) == *coldkey;
         ensure!(owned, Error::<T>::NonAssociatedColdKey);
         ensure!(Self::network_rate_limit_passed(), Error::<T>::NetworkTxRateLimitExceeded);
-        let netuid = (1..=SubnetLimit::<T>::get())
-            .map(NetUid)
-            .find(|netuid| !Self::exists(*netuid))
-            .ok_or(Error::<T>::SubnetLimitReached)?;
+        let free = |netuid: &NetUid| !Self::exists(*netuid);
+        let next = (1..=SubnetLimit::<T>::get()).map(NetUid).find(free);
+        // A full network gives up its least wanted subnet, once that had time to prove itself.
+        let netuid = next.or_else(Self::subnet_to_prune).ok_or(Error::<T>::SubnetLimitReached)?;
         let cost = Self::network_lock_cost();
         ensure!(Self::spendable(coldkey) >= cost, Error::<T>::CannotAffordLockCost);
 
         Self::withdraw(coldkey, cost)?;
+        if Self::exists(netuid) {
+            Self::do_dissolve_network(netuid)?;
+        }
         SubnetLocked::<T>::insert(netuid, cost);
         NetworkLastLockCost::<T>::put(cost);
         LastRateLimitedBlock::<T>::insert(super::types::RateLimitKey::NetworkLastRegistered, Self::block());

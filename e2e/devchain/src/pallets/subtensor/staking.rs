@@ -7,9 +7,6 @@ use super::MIN_STAKE;
 use super::pallet::*;
 use super::types::{AlphaBalance, NetUid, SafeFloat, TaoBalance};
 
-/// Fee of a swap on a pool, in 65535ths: about 0.05 %, the public chain's default.
-const SWAP_FEE: u128 = 33;
-
 /// What a caller accepts as price.
 #[derive(Debug, Clone, Copy)]
 pub struct PriceLimit {
@@ -136,15 +133,19 @@ impl<T: Config> Pallet<T> {
         Self::quote_buy(netuid, tao, false)
     }
 
+    fn swap_fee(netuid: NetUid, paid: u64) -> u128 {
+        u128::from(paid) * u128::from(T::swap_fee_rate(netuid)) / u128::from(u16::MAX)
+    }
+
     fn quote_buy(netuid: NetUid, tao: TaoBalance, free: bool) -> Swap {
         let Some((tao_in, alpha_in)) = Self::pool(netuid) else {
             return Swap { tao, alpha: tao, fee: 0 };
         };
-        let fee = if free { 0 } else { u128::from(tao) * SWAP_FEE / 65_535 };
-        let paid = u128::from(tao) - fee;
+        let cost = if free { 0 } else { Self::swap_fee(netuid, tao) };
+        let paid = u128::from(tao) - cost;
         // Constant product: what leaves is alpha * paid / (tao + paid), rounded down in the pool's favour.
         let alpha = (alpha_in * paid).checked_div(tao_in + paid).unwrap_or(0);
-        Swap { tao, alpha: to_u64(alpha), fee: to_u64(fee) }
+        Swap { tao, alpha: to_u64(alpha), fee: to_u64(cost) }
     }
 
     /// What a swap of alpha for TAO would give.
@@ -156,10 +157,10 @@ impl<T: Config> Pallet<T> {
         let Some((tao_in, alpha_in)) = Self::pool(netuid) else {
             return Swap { tao: alpha, alpha, fee: 0 };
         };
-        let fee = if free { 0 } else { u128::from(alpha) * SWAP_FEE / 65_535 };
-        let paid = u128::from(alpha) - fee;
+        let cost = if free { 0 } else { Self::swap_fee(netuid, alpha) };
+        let paid = u128::from(alpha) - cost;
         let tao = (tao_in * paid).checked_div(alpha_in + paid).unwrap_or(0);
-        Swap { tao: to_u64(tao), alpha, fee: to_u64(fee) }
+        Swap { tao: to_u64(tao), alpha, fee: to_u64(cost) }
     }
 
     /// TAO and alpha in the pool of a subnet that is priced by one.
