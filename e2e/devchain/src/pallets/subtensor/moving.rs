@@ -82,8 +82,8 @@ impl<T: Config> Pallet<T> {
     ) -> Result<AlphaBalance, Error<T>> {
         let relative = |sold: AlphaBalance| {
             // Price of the first in units of the second after selling here and buying there, in 10^-9.
-            let tao = Self::sim_sell(from, sold).tao;
-            let bought = Self::sim_buy(to, tao).alpha;
+            let tao = Self::quote_sell(from, sold, from.is_root()).tao;
+            let bought = Self::quote_buy(to, tao, !from.is_root()).alpha;
             let after = |reserves: Option<(u128, u128)>| reserves.map_or((1, 1), |(tao, alpha)| (tao, alpha.max(1)));
             let (sold, tao, bought) = (u128::from(sold), u128::from(tao), u128::from(bought));
             let (t1, a1) = after(Self::pool(from).map(|(t, a)| (t.saturating_sub(tao), a + sold)));

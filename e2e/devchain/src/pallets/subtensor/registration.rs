@@ -71,6 +71,19 @@ impl<T: Config> Pallet<T> {
         <pallet_balances::Pallet<T> as Mutate<T::AccountId>>::mint_into(coldkey, amount).map(|_| ())
     }
 
+    /// Gives all TAO of a coldkey to another. The account need not stay.
+    pub(super) fn hand_over_balance(from: &T::AccountId, to: &T::AccountId) -> DispatchResult {
+        let all = <pallet_balances::Pallet<T> as Inspect<T::AccountId>>::reducible_balance(
+            from,
+            Preservation::Expendable,
+            Fortitude::Polite,
+        );
+        if all > 0 {
+            <pallet_balances::Pallet<T> as Mutate<T::AccountId>>::transfer(from, to, all, Preservation::Expendable)?;
+        }
+        Ok(())
+    }
+
     /// What a coldkey can spend and keep its account.
     pub(super) fn spendable(coldkey: &T::AccountId) -> TaoBalance {
         <pallet_balances::Pallet<T> as Inspect<T::AccountId>>::reducible_balance(

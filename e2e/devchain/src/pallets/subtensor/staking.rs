@@ -137,7 +137,7 @@ impl<T: Config> Pallet<T> {
         u128::from(paid) * u128::from(T::swap_fee_rate(netuid)) / u128::from(u16::MAX)
     }
 
-    fn quote_buy(netuid: NetUid, tao: TaoBalance, free: bool) -> Swap {
+    pub(super) fn quote_buy(netuid: NetUid, tao: TaoBalance, free: bool) -> Swap {
         let Some((tao_in, alpha_in)) = Self::pool(netuid) else {
             return Swap { tao, alpha: tao, fee: 0 };
         };
@@ -153,7 +153,7 @@ impl<T: Config> Pallet<T> {
         Self::quote_sell(netuid, alpha, false)
     }
 
-    fn quote_sell(netuid: NetUid, alpha: AlphaBalance, free: bool) -> Swap {
+    pub(super) fn quote_sell(netuid: NetUid, alpha: AlphaBalance, free: bool) -> Swap {
         let Some((tao_in, alpha_in)) = Self::pool(netuid) else {
             return Swap { tao: alpha, alpha, fee: 0 };
         };

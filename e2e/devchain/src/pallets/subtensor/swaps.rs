@@ -201,9 +201,7 @@ impl<T: Config> Pallet<T> {
         }
         OwnedHotkeys::<T>::mutate(&new, |owned| owned.extend(hotkeys));
         IdentitiesV2::<T>::swap(&old, &new);
-        let tao = Self::spendable(&old);
-        Self::withdraw(&old, tao)?;
-        Self::deposit(&new, tao)?;
+        Self::hand_over_balance(&old, &new)?;
         Self::deposit_event(Event::ColdkeySwapped { old_coldkey: old, new_coldkey: new });
         Ok(())
     }
