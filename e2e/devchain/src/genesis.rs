@@ -1,5 +1,10 @@
 //! The first state of a chain: what a genesis file says, or the default network.
 
+mod rules;
+mod source;
+
+pub use source::Problem;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -13,12 +18,13 @@ use sp_keyring::Sr25519Keyring;
 use sp_runtime::BuildStorage;
 use sp_state_machine::BasicExternalities;
 
+use self::source::Source;
 use crate::keys::{self, DEV_NAMES};
 use crate::node::{BlockTime, StateMap};
-use crate::pallets::subtensor::{self, AxonInfo, NetUid, NewSubnet, Pallet};
+use crate::pallets::subtensor::{self, AxonInfo, NetUid, NetuidType, NewSubnet, Pallet};
 use crate::runtime::{
-    AccountId, AuraConfig, BalancesConfig, ManyBlocksPerSlot, MinimumPeriod, Runtime, RuntimeGenesisConfig,
-    SlotDuration, SudoConfig,
+    AccountId, AuraConfig, BalancesConfig, ManyBlocksPerSlot, MinimumPeriod, NetuidIsNewtype, Runtime,
+    RuntimeGenesisConfig, SlotDuration, SudoConfig,
 };
 
 /// TAO of each development account.
@@ -39,31 +45,25 @@ pub enum GenesisError {
         #[source]
         source: std::io::Error,
     },
-    /// It is not JSON of the right shape.
-    #[error("genesis file `{path}`, line {line}, column {column}, field `{field}`: {why}")]
-    Shape {
-        /// The file.
-        path: PathBuf,
-        /// Line of the error, from 1.
-        line: usize,
-        /// Column of the error, from 1.
-        column: usize,
-        /// Path of the field.
-        field: String,
-        /// What is wrong.
-        why: String,
-    },
-    /// Its parts contradict one another.
-    #[error("genesis file `{path}`:\n  {}", .problems.join("\n  "))]
+    /// It holds what no chain can start with.
+    #[error(
+        "genesis file `{path}` has {}:\n  {}",
+        count(.problems.len()),
+        .problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n  ")
+    )]
     Content {
         /// The file.
         path: PathBuf,
-        /// Every problem, each with the path of its field.
-        problems: Vec<String>,
+        /// Every problem, in the order of the lines.
+        problems: Vec<Problem>,
     },
     /// The runtime refuses the state.
     #[error("cannot build the first state: {0}")]
     Build(String),
+}
+
+fn count(problems: usize) -> String {
+    if problems == 1 { "a problem".into() } else { format!("{problems} problems") }
 }
 
 /// What a genesis file holds.
@@ -82,6 +82,9 @@ pub struct Genesis {
     /// Subnets; the root network is always there.
     #[serde(default)]
     pub subnets: Vec<Subnet>,
+    /// How metadata shows subnets. No part of the file: it is chosen for the clients that are to be used.
+    #[serde(skip)]
+    pub netuid_type: NetuidType,
 }
 
 /// An account with TAO.
@@ -142,7 +145,7 @@ pub struct Pool {
     pub alpha: Tao,
 }
 
-/// Hyperparameters that tests set most; the others can be set by `AdminUtils`.
+/// Hyperparameters, by the names of the runtime API where it has them; those that are absent keep the chain's values.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Hyperparameters {
@@ -154,6 +157,8 @@ pub struct Hyperparameters {
     pub max_validators: Option<u16>,
     /// Least number of weights.
     pub min_allowed_weights: Option<u16>,
+    /// Largest share of one weight in 65535ths.
+    pub max_weights_limit: Option<u16>,
     /// Least version key.
     pub weights_version: Option<u64>,
     /// Blocks between weights; none by default.
@@ -172,8 +177,44 @@ pub struct Hyperparameters {
     pub registration_allowed: Option<bool>,
     /// Price of a registration.
     pub burn: Option<Tao>,
+    /// Least price of a registration.
+    pub min_burn: Option<Tao>,
+    /// Largest price of a registration.
+    pub max_burn: Option<Tao>,
+    /// Blocks in which the price halves.
+    pub burn_half_life: Option<u16>,
     /// Majority of the consensus in 65535ths.
     pub kappa: Option<u16>,
+    /// Legacy.
+    pub rho: Option<u16>,
+    /// Share of old bonds kept per epoch, in millionths.
+    pub bonds_moving_avg: Option<u64>,
+    /// How far clipped weights replace raw ones in bonds, in 65535ths.
+    pub bonds_penalty: Option<u16>,
+    /// Whether a commitment may reset bonds.
+    pub bonds_reset_enabled: Option<bool>,
+    /// Whether bonds are kept per pair instead of per column.
+    pub yuma3_enabled: Option<bool>,
+    /// Whether bonds move at a rate per pair.
+    pub liquid_alpha_enabled: Option<bool>,
+    /// Least rate of liquid alpha in 65535ths.
+    pub alpha_low: Option<u16>,
+    /// Largest rate of liquid alpha in 65535ths.
+    pub alpha_high: Option<u16>,
+    /// Steepness of liquid alpha.
+    pub alpha_sigmoid_steepness: Option<i16>,
+    /// Whether stake may be transferred.
+    pub transfers_enabled: Option<bool>,
+    /// Whether the owner has a cut.
+    pub owner_cut_enabled: Option<bool>,
+    /// Least neurons that may be replaced.
+    pub min_non_immune_uids: Option<u16>,
+    /// Hotkeys of the owner that are never replaced.
+    pub owner_immune_neuron_limit: Option<u16>,
+    /// Number of mechanisms.
+    pub mechanism_count: Option<u8>,
+    /// Shares of the mechanisms, which sum to 65535.
+    pub mechanism_emission_split: Option<Vec<u16>>,
 }
 
 /// A registered neuron.
@@ -252,22 +293,18 @@ impl Genesis {
     }
 
     fn parse(path: &Path, text: &str) -> Result<Self, GenesisError> {
-        let mut json = serde_json::Deserializer::from_str(text);
-        let shape = |field: String, error: &serde_json::Error| GenesisError::Shape {
-            path: path.to_owned(),
-            line: error.line(),
-            column: error.column(),
-            field,
-            why: strip_position(&error.to_string()),
-        };
-        let genesis: Self = serde_path_to_error::deserialize(&mut json)
-            .map_err(|error| shape(error.path().to_string(), error.inner()))?;
-        json.end().map_err(|error| shape(".".into(), &error))?;
-        let problems = genesis.problems();
-        if problems.is_empty() {
-            return Ok(genesis);
+        let refused = |problems| GenesisError::Content { path: path.to_owned(), problems };
+        let mut source = Source::read(text, &rules::GENESIS);
+        contradictions(&mut source);
+        let problems = source.problems();
+        if !problems.is_empty() {
+            return Err(refused(problems));
         }
-        Err(GenesisError::Content { path: path.to_owned(), problems })
+        // The walk is at least as strict as the structs are; should it ever not be, they have the last word.
+        serde_json::from_str(text).map_err(|error| {
+            let (line, why) = (error.line(), error.to_string());
+            refused(vec![Problem { line, field: String::new(), why }])
+        })
     }
 
     /// The default network: the root network and one open subnet, as the public localnet has them.
@@ -291,44 +328,13 @@ impl Genesis {
             hyperparameters: Hyperparameters { tempo: Some(100), ..Hyperparameters::default() },
             neurons: vec![neuron],
         };
-        Self { sudo: alice(), accounts: Vec::new(), stake_threshold: Tao::ZERO, subnets: vec![subnet] }
-    }
-
-    /// Everything that contradicts something else.
-    fn problems(&self) -> Vec<String> {
-        let mut problems = Vec::new();
-        let mut netuids = BTreeSet::new();
-        let mut owners: BTreeMap<&Account, &Account> = BTreeMap::new();
-        for (s, subnet) in self.subnets.iter().enumerate() {
-            let netuid = subnet.netuid;
-            if netuid == 0 || netuid >= subtensor::GLOBAL_MAX_SUBNET_COUNT {
-                problems.push(format!("subnets[{s}].netuid: {netuid} is not from 1 to 4095; 0 is the root network"));
-            }
-            if !netuids.insert(netuid) {
-                problems.push(format!("subnets[{s}].netuid: {netuid} is there twice"));
-            }
-            let room = subnet.hyperparameters.max_uids.unwrap_or(256);
-            if subnet.neurons.len() > usize::from(room) {
-                let n = subnet.neurons.len();
-                problems.push(format!("subnets[{s}].neurons: {n} neurons do not fit into max_uids {room}"));
-            }
-            let mut hotkeys = BTreeSet::new();
-            for (n, neuron) in subnet.neurons.iter().enumerate() {
-                let field = format!("subnets[{s}].neurons[{n}]");
-                let hotkey = keys::address(&neuron.hotkey.0);
-                if !hotkeys.insert(&neuron.hotkey) {
-                    problems.push(format!("{field}.hotkey: {hotkey} is registered twice on subnet {netuid}"));
-                }
-                if *owners.entry(&neuron.hotkey).or_insert(&neuron.coldkey) != &neuron.coldkey {
-                    problems.push(format!("{field}.coldkey: {hotkey} has another owner elsewhere in this file"));
-                }
-                let unknown = neuron.weights.iter().find(|(uid, _)| usize::from(*uid) >= subnet.neurons.len());
-                if let Some((uid, _)) = unknown {
-                    problems.push(format!("{field}.weights: there is no uid {uid}"));
-                }
-            }
+        Self {
+            sudo: alice(),
+            accounts: Vec::new(),
+            stake_threshold: Tao::ZERO,
+            subnets: vec![subnet],
+            netuid_type: NetuidType::default(),
         }
-        problems
     }
 
     /// Builds the first state. The same genesis and block time give the same hash on every machine.
@@ -366,12 +372,18 @@ impl Genesis {
         let instant = block_time == BlockTime::Instant;
         MinimumPeriod::set(&if instant { 1 } else { slot_ms / 2 });
         ManyBlocksPerSlot::set(&instant);
+        if self.netuid_type == NetuidType::Newtype {
+            NetuidIsNewtype::set(&true);
+        }
 
         write_root();
+        // Tests add subnets faster than the public chain lets anyone.
+        subtensor::NetworkRateLimit::<Runtime>::put(0);
         subtensor::StakeThreshold::<Runtime>::put(self.stake_threshold.rao);
         for subnet in &self.subnets {
             subnet.write();
         }
+        subtensor::TotalStake::<Runtime>::put(subtensor::SubnetTAO::<Runtime>::iter_values().sum::<u64>());
         let issued = pallet_balances::Pallet::<Runtime>::total_issuance();
         subtensor::TotalIssuance::<Runtime>::put(issued + subtensor::TotalStake::<Runtime>::get());
     }
@@ -419,7 +431,7 @@ impl Subnet {
         Pallet::<Runtime>::start_subnet(netuid, 1);
         subtensor::SubnetEmissionEnabled::<Runtime>::insert(netuid, self.emission);
         for (uid, neuron) in (0u16..).zip(&self.neurons) {
-            neuron.write(netuid, uid);
+            neuron.write(netuid, uid, self.pricing);
         }
         Pallet::<Runtime>::give_permits(netuid);
     }
@@ -440,13 +452,42 @@ impl Hyperparameters {
             max_uids => MaxAllowedUids,
             max_validators => MaxAllowedValidators,
             min_allowed_weights => MinAllowedWeights,
+            max_weights_limit => MaxWeightsLimit,
             weights_version => WeightsVersionKey,
             commit_reveal_period => RevealPeriodEpochs,
             immunity_period => ImmunityPeriod,
             activity_cutoff_factor_milli => ActivityCutoffFactorMilli,
             registration_allowed => NetworkRegistrationAllowed,
+            burn_half_life => BurnHalfLife,
             kappa => Kappa,
+            rho => Rho,
+            bonds_moving_avg => BondsMovingAverage,
+            bonds_penalty => BondsPenalty,
+            bonds_reset_enabled => BondsResetOn,
+            yuma3_enabled => Yuma3On,
+            liquid_alpha_enabled => LiquidAlphaOn,
+            alpha_sigmoid_steepness => AlphaSigmoidSteepness,
+            transfers_enabled => TransferToggle,
+            owner_cut_enabled => OwnerCutEnabled,
+            min_non_immune_uids => MinNonImmuneUids,
+            owner_immune_neuron_limit => ImmuneOwnerUidsLimit,
+            mechanism_count => MechanismCountCurrent,
         }
+        if let Some(count) = self.mechanism_count {
+            s::MaxMechanismCount::<Runtime>::mutate(|most| *most = count.max(*most));
+        }
+        if let Some(split) = &self.mechanism_emission_split {
+            s::MechanismEmissionSplit::<Runtime>::insert(netuid, split);
+        }
+        if let Some(burn) = self.min_burn {
+            s::MinBurn::<Runtime>::insert(netuid, burn.rao);
+        }
+        if let Some(burn) = self.max_burn {
+            s::MaxBurn::<Runtime>::insert(netuid, burn.rao);
+        }
+        let (low, high) = s::AlphaValues::<Runtime>::get(netuid);
+        let bounds = (self.alpha_low.unwrap_or(low), self.alpha_high.unwrap_or(high));
+        s::AlphaValues::<Runtime>::insert(netuid, bounds);
         s::WeightsSetRateLimit::<Runtime>::insert(netuid, self.weights_rate_limit.unwrap_or(0));
         s::ServingRateLimit::<Runtime>::insert(netuid, self.serving_rate_limit.unwrap_or(0));
         s::CommitRevealWeightsEnabled::<Runtime>::insert(netuid, self.commit_reveal.unwrap_or(false));
@@ -455,7 +496,7 @@ impl Hyperparameters {
 }
 
 impl Neuron {
-    fn write(&self, netuid: NetUid, uid: u16) {
+    fn write(&self, netuid: NetUid, uid: u16, pricing: Pricing) {
         let (hotkey, coldkey) = (&self.hotkey.0, &self.coldkey.0);
         Pallet::<Runtime>::create_hotkey_if_new(coldkey, hotkey);
         // The file's neurons were checked to fit, so each takes the next uid.
@@ -465,8 +506,10 @@ impl Neuron {
             if stake > Tao::ZERO {
                 Pallet::<Runtime>::increase_stake(hotkey, coldkey, pool, stake.rao);
                 subtensor::SubnetAlphaOut::<Runtime>::mutate(pool, |out| *out += stake.rao);
-                subtensor::SubnetTAO::<Runtime>::mutate(pool, |tao| *tao += stake.rao);
-                subtensor::TotalStake::<Runtime>::mutate(|total| *total += stake.rao);
+                // A pool that prices alpha holds what the file says; elsewhere what is staked lies in the pool.
+                if pool.is_root() || pricing == Pricing::Stable {
+                    subtensor::SubnetTAO::<Runtime>::mutate(pool, |tao| *tao += stake.rao);
+                }
             }
         }
         if let Some(axon) = self.axon {
@@ -489,7 +532,224 @@ impl Neuron {
     }
 }
 
-/// The error's text without the position, which is said already.
-fn strip_position(text: &str) -> String {
-    text.rsplit_once(" at line ").map_or(text, |(message, _)| message).to_owned()
+/// Finds what contradicts something else, also in a file of which other parts cannot be read.
+fn contradictions(source: &mut Source<'_>) {
+    let mut netuids = BTreeSet::new();
+    let mut owners: BTreeMap<Account, Account> = BTreeMap::new();
+    let mut funded = BTreeSet::new();
+    for a in 0..source.len("accounts") {
+        let path = format!("accounts[{a}].account");
+        if let Some(account) = source.get::<Account>(&path)
+            && !funded.insert(account.clone())
+        {
+            source.refuse(&path, format!("{} is there twice", keys::address(&account.0)));
+        }
+    }
+    for s in 0..source.len("subnets") {
+        let subnet = format!("subnets[{s}]");
+        let path = format!("{subnet}.netuid");
+        if let Some(netuid) = source.get::<u16>(&path) {
+            if netuid == 0 || netuid >= subtensor::GLOBAL_MAX_SUBNET_COUNT {
+                source.refuse(&path, format!("{netuid} is not from 1 to 4095; 0 is the root network"));
+            }
+            if !netuids.insert(netuid) {
+                source.refuse(&path, format!("{netuid} is there twice"));
+            }
+        }
+        contradictory_hyperparameters(source, &format!("{subnet}.hyperparameters"));
+        contradictory_neurons(source, &subnet, &mut owners);
+    }
+}
+
+fn contradictory_hyperparameters(source: &mut Source<'_>, path: &str) {
+    let Some(values) = source.get::<Hyperparameters>(path) else { return };
+    let field = |name: &str| format!("{path}.{name}");
+    let mut refuse = |name: &str, why: String| source.refuse(&field(name), why);
+    if let Some(kept) = values.bonds_moving_avg.filter(|kept| *kept > 1_000_000) {
+        refuse("bonds_moving_avg", format!("{kept} is above 1000000, which is everything"));
+    }
+    if values.tempo == Some(0) {
+        refuse("tempo", "0 would be no epoch ever; the least is 1".into());
+    }
+    if let Some(count) = values.mechanism_count.filter(|count| !(1..=16).contains(count)) {
+        refuse("mechanism_count", format!("{count} is not from 1 to 16"));
+    }
+    if let Some(split) = &values.mechanism_emission_split {
+        let count = usize::from(values.mechanism_count.unwrap_or(1));
+        let sum: u64 = split.iter().copied().map(u64::from).sum();
+        if split.len() != count {
+            let n = split.len();
+            refuse("mechanism_emission_split", format!("{n} shares for a mechanism_count of {count}"));
+        } else if sum != u64::from(u16::MAX) {
+            refuse("mechanism_emission_split", format!("the shares sum to {sum} instead of 65535"));
+        }
+    }
+    if let (Some(low), Some(high)) = (values.alpha_low, values.alpha_high)
+        && low > high
+    {
+        refuse("alpha_low", format!("{low} is above alpha_high, {high}"));
+    }
+    if let (Some(least), Some(most)) = (values.min_burn, values.max_burn)
+        && least > most
+    {
+        refuse("min_burn", format!("{least} is above max_burn, {most}"));
+    }
+}
+
+fn contradictory_neurons(source: &mut Source<'_>, subnet: &str, owners: &mut BTreeMap<Account, Account>) {
+    let neurons = format!("{subnet}.neurons");
+    let n = source.len(&neurons);
+    let room = source.get::<u16>(&format!("{subnet}.hyperparameters.max_uids")).unwrap_or(256);
+    if n > usize::from(room) {
+        source.refuse(&neurons, format!("{n} neurons do not fit into max_uids {room}"));
+    }
+    let mut hotkeys = BTreeSet::new();
+    for i in 0..n {
+        let neuron = format!("{neurons}[{i}]");
+        let (hotkey_path, coldkey_path) = (format!("{neuron}.hotkey"), format!("{neuron}.coldkey"));
+        if let Some(hotkey) = source.get::<Account>(&hotkey_path) {
+            let address = keys::address(&hotkey.0);
+            if !hotkeys.insert(hotkey.clone()) {
+                source.refuse(&hotkey_path, format!("{address} is registered twice on this subnet"));
+            }
+            if let Some(coldkey) = source.get::<Account>(&coldkey_path)
+                && *owners.entry(hotkey).or_insert_with(|| coldkey.clone()) != coldkey
+            {
+                source.refuse(&coldkey_path, format!("{address} has another owner elsewhere in this file"));
+            }
+        }
+        let weights_path = format!("{neuron}.weights");
+        if let Some(weights) = source.get::<Vec<(u16, u16)>>(&weights_path) {
+            let mut uids = BTreeSet::new();
+            for (uid, _) in weights {
+                if usize::from(uid) >= n {
+                    source.refuse(&weights_path, format!("there is no uid {uid}: the subnet has {n} neurons"));
+                }
+                if !uids.insert(uid) {
+                    source.refuse(&weights_path, format!("uid {uid} is there twice"));
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::de::DeserializeOwned;
+
+    use super::source::Rule;
+    use super::*;
+
+    fn problems(text: &str) -> Vec<String> {
+        match Genesis::parse(Path::new("genesis.json"), text) {
+            Err(GenesisError::Content { problems, .. }) => problems.iter().map(ToString::to_string).collect(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_walk_and_the_structs_know_the_same_fields() {
+        fn check<T: DeserializeOwned>(rule: &Rule) {
+            let Rule::Object(fields) = rule else { panic!("not an object") };
+            // An unknown field makes serde list those it knows.
+            let error = serde_json::from_str::<T>(r#"{"?": 0}"#).err().unwrap().to_string();
+            let known: BTreeSet<&str> = error.split('`').skip(3).step_by(2).collect();
+            let walked: BTreeSet<&str> = fields.iter().map(|field| field.name).collect();
+            assert_eq!(walked, known);
+            // Without the required fields it misses one of them, and with them it is content.
+            let required: Vec<&str> = fields.iter().filter(|field| field.required).map(|field| field.name).collect();
+            let error = serde_json::from_str::<T>("{}").err().map(|error| error.to_string());
+            assert_eq!(error.is_some(), !required.is_empty(), "{error:?}");
+            assert!(error.is_none_or(|error| required.iter().any(|name| error.contains(name))));
+        }
+        check::<Genesis>(&rules::GENESIS);
+        check::<FundedAccount>(&rules::FUNDED);
+        check::<Subnet>(&rules::SUBNET);
+        check::<Pool>(&rules::POOL);
+        check::<Hyperparameters>(&rules::HYPERPARAMETERS);
+        check::<Neuron>(&rules::NEURON);
+        check::<Axon>(&rules::AXON);
+    }
+
+    #[test]
+    fn every_problem_is_told_at_once_with_its_line_and_field() {
+        let text = r#"{
+  "sudo": "//Alice",
+  "sudoer": true,
+  "accounts": [{ "account": "//Bob" }],
+  "subnets": [
+    { "netuid": 1, "netuid": 1,
+      "hyperparameters": { "tempo": 70000, "kappa": null, "mechanism_emission_split": [1, 2] },
+      "neurons": [
+        { "hotkey": "5Grwva", "coldkey": "//Bob",
+          "stake": "1e9" },
+        { "hotkey": "//H", "coldkey": "//C", "axon": { "ip": "300.1.1.1", "port": 0 }, "weights": [[7, 1]] },
+        { "hotkey": "//H", "coldkey": "//D", "weights": [[0, 1], [0, 2]] }
+      ] },
+    { "netuid": 1, "neurons": {} }
+  ]
+}"#;
+        let problems = problems(text);
+        let expected = [
+            "line 3, sudoer: there is no such field: known are sudo, accounts",
+            "line 4, accounts[0].balance: this field is missing",
+            "line 6, subnets[0].netuid: this field is there twice",
+            "line 7, subnets[0].hyperparameters.tempo: ",
+            "line 9, subnets[0].neurons[0].hotkey: `5Grwva`",
+            "line 10, subnets[0].neurons[0].stake: ",
+            "line 11, subnets[0].neurons[1].axon.ip: ",
+            "line 11, subnets[0].neurons[1].axon.port: ",
+            "line 11, subnets[0].neurons[1].weights: there is no uid 7",
+            "line 12, subnets[0].neurons[2].hotkey: ",
+            "line 12, subnets[0].neurons[2].coldkey: ",
+            "line 12, subnets[0].neurons[2].weights: uid 0 is there twice",
+            "line 14, subnets[1].netuid: 1 is there twice",
+            "line 14, subnets[1].neurons: this is not a list",
+        ];
+        for part in expected {
+            assert!(problems.iter().any(|problem| problem.starts_with(part)), "{part}: {problems:#?}");
+        }
+        assert_eq!(problems.len(), expected.len(), "{problems:#?}");
+    }
+
+    #[test]
+    fn hyperparameters_that_contradict_one_another_are_told() {
+        let text = r#"{"subnets": [{"netuid": 1, "hyperparameters": {"tempo": 0, "alpha_low": 9, "alpha_high": 8,
+            "min_burn": "2", "max_burn": "1", "bonds_moving_avg": 1000001, "mechanism_count": 2,
+            "mechanism_emission_split": [1, 2]}}]}"#;
+        let problems = problems(text);
+        for field in ["tempo", "alpha_low", "min_burn", "bonds_moving_avg", "mechanism_emission_split"] {
+            assert!(
+                problems.iter().any(|problem| problem.contains(&format!("hyperparameters.{field}: "))),
+                "{problems:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_pool_holds_what_the_file_says() {
+        let genesis: Genesis = serde_json::from_value(serde_json::json!({
+            "subnets": [{
+                "netuid": 1, "pricing": "dynamic", "pool": { "tao": "1000", "alpha": "4000" },
+                "neurons": [{ "hotkey": "//H", "coldkey": "//C", "stake": "1500" }],
+            }],
+        }))
+        .unwrap();
+        let state = genesis.build(BlockTime::Instant).unwrap();
+        let read = || {
+            let netuid = NetUid(1);
+            let tao = subtensor::SubnetTAO::<Runtime>::get(netuid);
+            let out = subtensor::SubnetAlphaOut::<Runtime>::get(netuid);
+            (tao, subtensor::SubnetAlphaIn::<Runtime>::get(netuid), out, Pallet::<Runtime>::alpha_price(netuid))
+        };
+        let tao = 1_000_000_000;
+        assert_eq!(crate::node::inspect(&state, read).unwrap(), (1000 * tao, 4000 * tao, 1500 * tao, tao / 4));
+    }
+
+    #[test]
+    fn the_kind_of_netuid_is_part_of_the_first_state() {
+        let of = |netuid_type| Genesis { netuid_type, ..Genesis::localnet() }.build(BlockTime::Instant).unwrap();
+        assert_ne!(of(NetuidType::U16), of(NetuidType::Newtype));
+        assert_eq!(of(NetuidType::U16), Genesis::localnet().build(BlockTime::Instant).unwrap());
+    }
 }

@@ -11,7 +11,8 @@ use frame_metadata::{RuntimeMetadata, RuntimeMetadataPrefixed};
 use scale_info::PortableRegistry;
 
 /// Module paths of this crate and what the public chain calls them, the longest first.
-const RENAMED: [(&[&str], &[&str]); 13] = [
+const RENAMED: [(&[&str], &[&str]); 18] = [
+    (&["pallets", "subtensor", "info", "delegate"], &["pallet_subtensor", "rpc_info", "delegate_info"]),
     (&["pallets", "subtensor", "info", "neuron"], &["pallet_subtensor", "rpc_info", "neuron_info"]),
     (&["pallets", "subtensor", "info", "metagraph"], &["pallet_subtensor", "rpc_info", "metagraph"]),
     (&["pallets", "subtensor", "info", "stake"], &["pallet_subtensor", "rpc_info", "stake_info"]),
@@ -21,6 +22,10 @@ const RENAMED: [(&[&str], &[&str]); 13] = [
     (&["pallets", "subtensor"], &["pallet_subtensor"]),
     (&["pallets", "commitments", "data"], &["pallet_commitments", "types"]),
     (&["pallets", "commitments"], &["pallet_commitments"]),
+    (&["pallets", "crowdloan"], &["pallet_crowdloan"]),
+    (&["pallets", "drand"], &["pallet_drand", "types"]),
+    (&["pallets", "mev_shield"], &["pallet_shield"]),
+    (&["pallets", "swap"], &["pallet_subtensor_swap", "pallet"]),
     (&["pallets", "admin_utils"], &["pallet_admin_utils"]),
     (&["pallets", "proxies"], &["subtensor_runtime_common", "proxy"]),
     (&["extensions"], &["node_subtensor_runtime"]),

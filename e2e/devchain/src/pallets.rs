@@ -6,5 +6,9 @@
 
 pub mod admin_utils;
 pub mod commitments;
+pub mod crowdloan;
+pub mod drand;
+pub mod mev_shield;
 pub mod proxies;
 pub mod subtensor;
+pub mod swap;

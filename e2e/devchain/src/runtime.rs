@@ -3,8 +3,9 @@
 
 use std::borrow::Cow;
 
+use frame_support::dispatch::DispatchClass;
 use frame_support::traits::{ConstU8, ConstU16, ConstU32, ConstU64, Get};
-use frame_support::weights::constants::WEIGHT_REF_TIME_PER_SECOND;
+use frame_support::weights::constants::{RocksDbWeight, WEIGHT_REF_TIME_PER_SECOND};
 use frame_support::weights::{
     ConstantMultiplier, Weight, WeightToFeeCoefficient, WeightToFeeCoefficients, WeightToFeePolynomial,
 };
@@ -18,13 +19,14 @@ use sp_runtime::traits::{BlakeTwo256, Block as BlockT, IdentifyAccount, Verify};
 use sp_runtime::transaction_validity::{TransactionSource, TransactionValidity};
 use sp_runtime::{ApplyExtrinsicResult, ExtrinsicInclusionMode, MultiAddress, MultiSignature, Perbill};
 use sp_version::RuntimeVersion;
+use substrate_fixed::types::U64F64;
 
 use crate::extensions::{CheckNonce, CheckShieldedTxValidity, DrandPriority, SudoTransactionExtension};
 use crate::metadata::with_public_paths;
 use crate::pallets::proxies::ProxyType;
 use crate::pallets::subtensor::runtime_api::{SimSwapResult, SubnetPrice};
-use crate::pallets::subtensor::{self, NetUid, SubtensorTransactionExtension};
-use crate::pallets::{admin_utils, commitments};
+use crate::pallets::subtensor::{self, NetUid, NetuidType, SubtensorTransactionExtension, showing_netuid_as};
+use crate::pallets::{admin_utils, commitments, crowdloan, drand, mev_shield, swap};
 use crate::upgrade::SpecVersion;
 
 /// Signature of any of the three kinds of key.
@@ -115,8 +117,11 @@ parameter_types! {
     pub BlockWeights: frame_system::limits::BlockWeights =
         frame_system::limits::BlockWeights::with_sensible_defaults(BLOCK_WEIGHT, NORMAL_RATIO);
     pub BlockLength: frame_system::limits::BlockLength =
-        frame_system::limits::BlockLength::builder().max_length(BLOCK_BYTES).build();
-    pub const Kept: u32 = 4096;
+        frame_system::limits::BlockLength::builder()
+            .max_length(BLOCK_BYTES)
+            .modify_max_length_for_class(DispatchClass::Normal, |length| *length = NORMAL_RATIO * BLOCK_BYTES)
+            .build();
+    pub const Kept: u32 = 2400;
     pub FeeMultiplier: pallet_transaction_payment::Multiplier = pallet_transaction_payment::Multiplier::from_u32(1);
     /// Milliseconds of a slot. Part of the state: it is fixed at genesis, and clients read it from metadata.
     pub storage SlotDuration: u64 = 12_000;
@@ -124,6 +129,9 @@ parameter_types! {
     pub storage MinimumPeriod: u64 = 6_000;
     /// Whether a slot may have several blocks, as in instant mode.
     pub storage ManyBlocksPerSlot: bool = false;
+    /// Whether metadata shows subnets as a type of their own. Part of the state: two chains that differ in it differ in
+    /// their genesis hash, by which clients cache metadata.
+    pub storage NetuidIsNewtype: bool = false;
 }
 
 #[derive_impl(frame_system::config_preludes::SolochainDefaultConfig as frame_system::DefaultConfig)]
@@ -132,6 +140,7 @@ impl frame_system::Config for Runtime {
     type BlockLength = BlockLength;
     type Block = Block;
     type BlockHashCount = Kept;
+    type DbWeight = RocksDbWeight;
     type Version = SpecVersion;
     type AccountData = pallet_balances::AccountData<u64>;
     type SS58Prefix = ConstU16<42>;
@@ -203,9 +212,18 @@ impl pallet_transaction_payment::Config for Runtime {
 impl subtensor::Config for Runtime {
     type MinTempo = ConstU16<{ subtensor::MIN_TEMPO }>;
     type MaxTempo = ConstU16<{ subtensor::MAX_TEMPO }>;
+    type InitialStartCallDelay = ConstU64<0>;
 
     fn commitments(netuid: NetUid) -> Vec<(AccountId, Vec<u8>)> {
         Commitments::commitments(netuid)
+    }
+
+    fn swap_fee_rate(netuid: NetUid) -> u16 {
+        swap::FeeRate::<Runtime>::get(netuid)
+    }
+
+    fn last_drand_round() -> u64 {
+        drand::LastStoredRound::<Runtime>::get()
     }
 }
 
@@ -242,6 +260,16 @@ impl commitments::Config for Runtime {}
 
 impl admin_utils::Config for Runtime {}
 
+impl crowdloan::Config for Runtime {}
+
+impl drand::Config for Runtime {}
+
+impl mev_shield::Config for Runtime {}
+
+impl swap::Config for Runtime {
+    type MaxFeeRate = ConstU16<10_000>;
+}
+
 construct_runtime!(
     pub enum Runtime {
         System: frame_system = 0,
@@ -255,8 +283,17 @@ construct_runtime!(
         Proxy: pallet_proxy = 16,
         Commitments: commitments = 18,
         AdminUtils: admin_utils = 19,
+        Drand: drand = 26,
+        Crowdloan: crowdloan = 27,
+        Swap: swap = 28,
+        MevShield: mev_shield = 30,
     }
 );
+
+/// How this chain's metadata shows subnets.
+fn netuid_type() -> NetuidType {
+    if NetuidIsNewtype::get() { NetuidType::Newtype } else { NetuidType::U16 }
+}
 
 /// Fees of a swap seen from one side: what is lost against the price before it.
 fn sim_swap(netuid: NetUid, swap: subtensor::Swap, buys_alpha: bool) -> SimSwapResult {
@@ -293,11 +330,11 @@ impl_runtime_apis! {
 
     impl sp_api::Metadata<Block> for Runtime {
         fn metadata() -> OpaqueMetadata {
-            OpaqueMetadata::new(with_public_paths(Runtime::metadata().into()))
+            OpaqueMetadata::new(with_public_paths(showing_netuid_as(netuid_type(), Runtime::metadata).into()))
         }
 
         fn metadata_at_version(version: u32) -> Option<OpaqueMetadata> {
-            Runtime::metadata_at_version(version)
+            showing_netuid_as(netuid_type(), || Runtime::metadata_at_version(version))
                 .map(|metadata| OpaqueMetadata::new(with_public_paths(metadata.to_vec())))
         }
 
@@ -422,11 +459,11 @@ impl_runtime_apis! {
             SubtensorModule::netuids().into_iter().map(SubtensorModule::get_subnet_info).collect()
         }
 
-        fn get_subnet_info_v2(netuid: NetUid) -> Option<subtensor::SubnetInfoV2> {
+        fn get_subnet_info_v2(netuid: NetUid) -> Option<subtensor::SubnetInfov2> {
             SubtensorModule::get_subnet_info_v2(netuid)
         }
 
-        fn get_subnets_info_v2() -> Vec<Option<subtensor::SubnetInfoV2>> {
+        fn get_subnets_info_v2() -> Vec<Option<subtensor::SubnetInfov2>> {
             SubtensorModule::netuids().into_iter().map(SubtensorModule::get_subnet_info_v2).collect()
         }
 
@@ -496,6 +533,18 @@ impl_runtime_apis! {
         fn get_block_emission() -> u64 {
             subtensor::BlockEmission::<Runtime>::get()
         }
+
+        fn get_coldkey_auto_stake_hotkey(coldkey: AccountId, netuid: NetUid) -> Option<AccountId> {
+            subtensor::AutoStakeDestination::<Runtime>::get(coldkey, netuid)
+        }
+
+        fn get_subnet_to_prune() -> Option<NetUid> {
+            SubtensorModule::subnet_to_prune()
+        }
+
+        fn get_subnet_account_id(netuid: NetUid) -> Option<AccountId> {
+            SubtensorModule::exists(netuid).then(|| subtensor::subnet_account(netuid))
+        }
     }
 
     impl subtensor::runtime_api::StakeInfoRuntimeApi<Block> for Runtime {
@@ -543,6 +592,33 @@ impl_runtime_apis! {
             // The fee of a swap is that of its pool, whoever makes it.
             let _ = (origin, origin_coldkey_account, destination_coldkey_account);
             destination.map_or(0, |(_, netuid)| SubtensorModule::sim_buy(netuid, amount).fee)
+        }
+
+        fn get_coldkey_lock(coldkey_account: AccountId, netuid: NetUid) -> Option<subtensor::LockState> {
+            subtensor::Lock::<Runtime>::iter_prefix_values((coldkey_account, netuid)).next()
+        }
+
+        fn get_hotkey_conviction(hotkey: AccountId, netuid: NetUid) -> U64F64 {
+            subtensor::HotkeyLock::<Runtime>::get(netuid, hotkey).map_or(U64F64::from_num(0), |lock| lock.conviction)
+        }
+
+        fn get_most_convicted_hotkey_on_subnet(netuid: NetUid) -> Option<AccountId> {
+            let locks = subtensor::HotkeyLock::<Runtime>::iter_prefix(netuid);
+            locks.max_by_key(|(_, lock)| lock.conviction).map(|(hotkey, _)| hotkey)
+        }
+    }
+
+    impl subtensor::runtime_api::DelegateInfoRuntimeApi<Block> for Runtime {
+        fn get_delegates() -> Vec<subtensor::DelegateInfo<AccountId>> {
+            SubtensorModule::get_delegates()
+        }
+
+        fn get_delegate(delegate_account: AccountId) -> Option<subtensor::DelegateInfo<AccountId>> {
+            SubtensorModule::get_delegate(&delegate_account)
+        }
+
+        fn get_delegated(delegatee_account: AccountId) -> Vec<subtensor::Delegated> {
+            SubtensorModule::get_delegated(&delegatee_account)
         }
     }
 

@@ -1,4 +1,7 @@
 //! `AdminUtils`: setters of hyperparameters, for root and for owners of subnets.
+//!
+//! Owners may change each value once in a while and not shortly before an epoch; root may at any time. The public chain
+//! holds root to that window as well, which on chains with short tempos would leave it no time at all.
 
 pub use pallet::*;
 
@@ -10,25 +13,172 @@ pub use pallet::*;
 )]
 pub mod pallet {
     use frame_support::pallet_prelude::*;
+    use frame_support::traits::{ConstBool, ConstU64};
     use frame_support::weights::Weight;
     use frame_system::pallet_prelude::*;
-    use substrate_fixed::types::U64F64;
+    use sp_consensus_aura::sr25519::AuthorityId;
+    use sp_runtime::traits::Zero;
+    use substrate_fixed::types::{I64F64, I96F32, U64F64};
 
     use crate::pallets::subtensor::pallet::*;
     use crate::pallets::subtensor::{
-        self, Error as SubtensorError, Event as SubtensorEvent, NetUid, Pallet as Subtensor, RecycleOrBurnEnum,
-        TaoBalance,
+        self, ConsensusMode, Error as SubtensorError, Event as SubtensorEvent, Hyperparameter, MAX_UIDS, MechId,
+        NetUid, OwnerLimit, Pallet as Subtensor, RecycleOrBurnEnum, TaoBalance,
     };
 
     /// Every setter writes one or two values.
     const SETTER: Weight = Weight::from_parts(20_000_000, 0);
+
+    /// Largest moving average of bonds that an owner may set, in millionths.
+    const MAX_BONDS_MOVING_AVERAGE: u64 = 975_000;
+    /// Above every least price of a registration: one TAO.
+    const MIN_BURN_BOUND: TaoBalance = 1_000_000_000;
+    /// Below every largest price of a registration: a tenth of a TAO.
+    const MAX_BURN_BOUND: TaoBalance = 100_000_000;
+    /// Longest half-life of the price of a registration, in blocks.
+    const MAX_BURN_HALF_LIFE: u16 = 36_100;
+    /// Hotkeys of an owner that may be made immortal.
+    const IMMUNE_OWNER_UIDS: std::ops::RangeInclusive<u16> = 1..=10;
+    /// Largest part of a registration's price that may be locked: 95 %.
+    const MAX_COLLATERAL_LOCK_SHARE: u16 = 62_258;
+    /// Most collateral that is released per alpha earned.
+    const MAX_COLLATERAL_DRAIN_RATIO: u64 = 10;
+
+    /// Voters on finality and their weights, by the public chain's encoding.
+    type AuthorityList = Vec<(sp_core::ed25519::Public, u64)>;
 
     #[pallet::pallet]
     #[pallet::without_storage_info]
     pub struct Pallet<T>(_);
 
     #[pallet::config]
-    pub trait Config: frame_system::Config + subtensor::Config {}
+    pub trait Config:
+        frame_system::Config<RuntimeEvent: From<Event<Self>>>
+        + subtensor::Config
+        + pallet_aura::Config<AuthorityId = AuthorityId>
+    {
+    }
+
+    /// Parts of the public chain that EVM programs can call.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode, DecodeWithMemTracking, TypeInfo)]
+    #[expect(missing_docs, reason = "each is named after the part that it opens")]
+    pub enum PrecompileEnum {
+        BalanceTransfer,
+        Staking,
+        Subnet,
+        Metagraph,
+        Neuron,
+        UidLookup,
+        Alpha,
+        Crowdloan,
+        Proxy,
+        Leasing,
+        AddressMapping,
+        VotingPower,
+        AccountBalance,
+        Scheduler,
+        Drand,
+        Timestamp,
+        RuntimeConfiguration,
+        PrecompileRegistry,
+    }
+
+    /// Whether EVM programs may call a part of the chain.
+    #[pallet::storage]
+    pub type PrecompileEnable<T: Config> =
+        StorageMap<_, Blake2_128Concat, PrecompileEnum, bool, ValueQuery, ConstBool<true>>;
+
+    /// Number of the chain for EVM wallets.
+    #[pallet::storage]
+    pub type EvmChainId<T: Config> = StorageValue<_, u64, ValueQuery, ConstU64<42>>;
+
+    #[pallet::event]
+    #[pallet::generate_deposit(fn deposit_event)]
+    pub enum Event<T: Config> {
+        /// EVM programs may call a part of the chain, or may not.
+        PrecompileUpdated {
+            /// Part.
+            precompile_id: PrecompileEnum,
+            /// Whether they may.
+            enabled: bool,
+        },
+        /// Whether bonds are kept per pair.
+        Yuma3EnableToggled {
+            /// Subnet.
+            netuid: NetUid,
+            /// Yes or no.
+            enabled: bool,
+        },
+        /// Whether a commitment may reset bonds.
+        BondsResetToggled {
+            /// Subnet.
+            netuid: NetUid,
+            /// Yes or no.
+            enabled: bool,
+        },
+        /// Blocks in which the price of a registration halves.
+        BurnHalfLifeSet {
+            /// Subnet.
+            netuid: NetUid,
+            /// Blocks.
+            burn_half_life: u16,
+        },
+        /// Factor on the price after a registration.
+        BurnIncreaseMultSet {
+            /// Subnet.
+            netuid: NetUid,
+            /// Factor.
+            burn_increase_mult: U64F64,
+        },
+        /// Whether alpha is emitted.
+        SubnetEmissionEnabledSet {
+            /// Subnet.
+            netuid: NetUid,
+            /// Yes or no.
+            enabled: bool,
+        },
+        /// Part of a registration's price that is locked.
+        CollateralLockShareSet {
+            /// Subnet.
+            netuid: NetUid,
+            /// In 65535ths.
+            lock_share: u16,
+        },
+        /// Collateral released per alpha earned.
+        CollateralDrainRatioSet {
+            /// Subnet.
+            netuid: NetUid,
+            /// Ratio.
+            drain_ratio: U64F64,
+        },
+        /// Most of a basket's worth in one subnet.
+        BasketConcentrationCapSet {
+            /// In 65535ths.
+            cap: u16,
+        },
+        /// Whether baskets may be traded.
+        BasketTradingToggled {
+            /// Yes or no.
+            enabled: bool,
+        },
+        /// Whether the basket of a hotkey may be traded.
+        BasketTradingFrozenSet {
+            /// Hotkey.
+            hotkey: T::AccountId,
+            /// Whether it may not.
+            frozen: bool,
+        },
+        /// Most of a basket's worth that is traded in a day.
+        BasketDailyTurnoverCapSet {
+            /// In 65535ths.
+            cap: u16,
+        },
+        /// Most of a pool that a basket holds.
+        BasketLiquidityCapSet {
+            /// In 65535ths.
+            cap: u16,
+        },
+    }
 
     #[pallet::error]
     pub enum Error<T> {
@@ -40,40 +190,80 @@ pub mod pallet {
         MaxAllowedUIdsLessThanCurrentUIds,
         /// The maximum value for bonds moving average is reached
         BondsMovingAverageMaxReached,
+        /// Only root can set negative sigmoid steepness values
+        NegativeSigmoidSteepness,
         /// Value not in allowed bounds.
-        #[codec(index = 5)]
         ValueNotInBounds,
+        /// The minimum allowed UIDs must be less than the current number of UIDs in the subnet.
+        MinAllowedUidsGreaterThanCurrentUids,
+        /// The minimum allowed UIDs must be less than the maximum allowed UIDs.
+        MinAllowedUidsGreaterThanMaxAllowedUids,
+        /// The maximum allowed UIDs must be greater than the minimum allowed UIDs.
+        MaxAllowedUidsLessThanMinAllowedUids,
+        /// The maximum allowed UIDs must be less than the default maximum allowed UIDs.
+        MaxAllowedUidsGreaterThanDefaultMaxAllowedUids,
+        /// Bad parameter value
+        InvalidValue,
         /// Operation is not permitted on the root network.
-        #[codec(index = 11)]
         NotPermittedOnRootSubnet,
+        /// POW Registration has been deprecated
+        POWRegistrationDisabled,
+        /// Call is deprecated
+        Deprecated,
+        /// The collateral lock share exceeds the settable maximum (95% of the registration price).
+        CollateralLockShareTooHigh,
+        /// The collateral drain ratio must be positive and at most the settable maximum.
+        CollateralDrainRatioOutOfBounds,
+        /// GRANDPA changes must take effect at the end of the current block.
+        GrandpaChangeDelayMustBeZero,
     }
 
     impl<T: Config> Pallet<T> {
-        fn ensure_subnet(netuid: NetUid) -> DispatchResult {
+        fn ensure_root_for_subnet(origin: OriginFor<T>, netuid: NetUid) -> DispatchResult {
+            ensure_root(origin)?;
             ensure!(Subtensor::<T>::exists(netuid), Error::<T>::SubnetDoesNotExist);
             Ok(())
         }
 
-        fn ensure_root_for_subnet(origin: OriginFor<T>, netuid: NetUid) -> DispatchResult {
-            ensure_root(origin)?;
-            Self::ensure_subnet(netuid)
-        }
-
-        /// Owners may change nothing shortly before an epoch; root may at any time.
-        fn ensure_owner_or_root(origin: OriginFor<T>, netuid: NetUid) -> DispatchResult {
-            let Some(who) = ensure_signed_or_root(origin)? else {
-                return Self::ensure_subnet(netuid);
-            };
-            Self::ensure_subnet(netuid)?;
-            ensure!(SubnetOwner::<T>::get(netuid) == who, DispatchError::BadOrigin);
-            let frozen = Subtensor::<T>::in_freeze_window(netuid);
-            ensure!(!frozen, SubtensorError::<T>::AdminActionProhibitedDuringWeightsWindow);
-            Ok(())
+        /// A change by root, or by the owner within the owner's limits.
+        fn by_owner(
+            origin: OriginFor<T>,
+            netuid: NetUid,
+            limit: impl Into<OwnerLimit>,
+            change: impl FnOnce() -> DispatchResult,
+        ) -> DispatchResult {
+            Subtensor::<T>::as_owner_or_root(origin, netuid, limit.into(), || {
+                ensure!(Subtensor::<T>::exists(netuid), Error::<T>::SubnetDoesNotExist);
+                change()
+            })
         }
     }
 
     #[pallet::call]
     impl<T: Config> Pallet<T> {
+        /// Sets: who makes blocks.
+        #[pallet::call_index(0)]
+        #[pallet::weight(SETTER)]
+        pub fn swap_authorities(
+            origin: OriginFor<T>,
+            new_authorities: BoundedVec<AuthorityId, <T as pallet_aura::Config>::MaxAuthorities>,
+        ) -> DispatchResult {
+            ensure_root(origin)?;
+            // Blocks go on being made by the one author there is; whoever reads the authorities sees these.
+            pallet_aura::Authorities::<T>::put(new_authorities);
+            Ok(())
+        }
+
+        /// Sets: largest take.
+        #[pallet::call_index(1)]
+        #[pallet::weight(SETTER)]
+        pub fn sudo_set_default_take(origin: OriginFor<T>, default_take: u16) -> DispatchResult {
+            ensure_root(origin)?;
+            MaxDelegateTake::<T>::put(default_take);
+            Subtensor::<T>::deposit_event(SubtensorEvent::MaxDelegateTakeSet(default_take));
+            Ok(())
+        }
+
         /// Sets: blocks between two rate-limited transactions.
         #[pallet::call_index(2)]
         #[pallet::weight(SETTER)]
@@ -92,10 +282,32 @@ pub mod pallet {
             netuid: NetUid,
             serving_rate_limit: u64,
         ) -> DispatchResult {
-            Self::ensure_owner_or_root(origin, netuid)?;
-            ServingRateLimit::<T>::insert(netuid, serving_rate_limit);
-            Subtensor::<T>::deposit_event(SubtensorEvent::ServingRateLimitSet(netuid, serving_rate_limit));
+            Self::by_owner(origin, netuid, Hyperparameter::ServingRateLimit, || {
+                ServingRateLimit::<T>::insert(netuid, serving_rate_limit);
+                Subtensor::<T>::deposit_event(SubtensorEvent::ServingRateLimitSet(netuid, serving_rate_limit));
+                Ok(())
+            })
+        }
+
+        /// Sets: least difficulty, legacy.
+        #[pallet::call_index(4)]
+        #[pallet::weight(SETTER)]
+        pub fn sudo_set_min_difficulty(origin: OriginFor<T>, netuid: NetUid, min_difficulty: u64) -> DispatchResult {
+            Self::ensure_root_for_subnet(origin, netuid)?;
+            MinDifficulty::<T>::insert(netuid, min_difficulty);
+            Subtensor::<T>::deposit_event(SubtensorEvent::MinDifficultySet(netuid, min_difficulty));
             Ok(())
+        }
+
+        /// Sets: largest difficulty, legacy.
+        #[pallet::call_index(5)]
+        #[pallet::weight(SETTER)]
+        pub fn sudo_set_max_difficulty(origin: OriginFor<T>, netuid: NetUid, max_difficulty: u64) -> DispatchResult {
+            Self::by_owner(origin, netuid, Hyperparameter::MaxDifficulty, || {
+                MaxDifficulty::<T>::insert(netuid, max_difficulty);
+                Subtensor::<T>::deposit_event(SubtensorEvent::MaxDifficultySet(netuid, max_difficulty));
+                Ok(())
+            })
         }
 
         /// Sets: least version key of `set_weights`.
@@ -106,10 +318,11 @@ pub mod pallet {
             netuid: NetUid,
             weights_version_key: u64,
         ) -> DispatchResult {
-            Self::ensure_owner_or_root(origin, netuid)?;
-            WeightsVersionKey::<T>::insert(netuid, weights_version_key);
-            Subtensor::<T>::deposit_event(SubtensorEvent::WeightsVersionKeySet(netuid, weights_version_key));
-            Ok(())
+            Self::by_owner(origin, netuid, OwnerLimit::WeightsVersionKey, || {
+                WeightsVersionKey::<T>::insert(netuid, weights_version_key);
+                Subtensor::<T>::deposit_event(SubtensorEvent::WeightsVersionKeySet(netuid, weights_version_key));
+                Ok(())
+            })
         }
 
         /// Sets: blocks between two weights of a neuron.
@@ -148,20 +361,22 @@ pub mod pallet {
             netuid: NetUid,
             adjustment_alpha: u64,
         ) -> DispatchResult {
-            Self::ensure_owner_or_root(origin, netuid)?;
-            AdjustmentAlpha::<T>::insert(netuid, adjustment_alpha);
-            Subtensor::<T>::deposit_event(SubtensorEvent::AdjustmentAlphaSet(netuid, adjustment_alpha));
-            Ok(())
+            Self::by_owner(origin, netuid, Hyperparameter::AdjustmentAlpha, || {
+                AdjustmentAlpha::<T>::insert(netuid, adjustment_alpha);
+                Subtensor::<T>::deposit_event(SubtensorEvent::AdjustmentAlphaSet(netuid, adjustment_alpha));
+                Ok(())
+            })
         }
 
         /// Sets: blocks in which a new neuron is not replaced.
         #[pallet::call_index(13)]
         #[pallet::weight(SETTER)]
         pub fn sudo_set_immunity_period(origin: OriginFor<T>, netuid: NetUid, immunity_period: u16) -> DispatchResult {
-            Self::ensure_owner_or_root(origin, netuid)?;
-            ImmunityPeriod::<T>::insert(netuid, immunity_period);
-            Subtensor::<T>::deposit_event(SubtensorEvent::ImmunityPeriodSet(netuid, immunity_period));
-            Ok(())
+            Self::by_owner(origin, netuid, Hyperparameter::ImmunityPeriod, || {
+                ImmunityPeriod::<T>::insert(netuid, immunity_period);
+                Subtensor::<T>::deposit_event(SubtensorEvent::ImmunityPeriodSet(netuid, immunity_period));
+                Ok(())
+            })
         }
 
         /// Sets: least number of weights to set.
@@ -172,10 +387,11 @@ pub mod pallet {
             netuid: NetUid,
             min_allowed_weights: u16,
         ) -> DispatchResult {
-            Self::ensure_owner_or_root(origin, netuid)?;
-            MinAllowedWeights::<T>::insert(netuid, min_allowed_weights);
-            Subtensor::<T>::deposit_event(SubtensorEvent::MinAllowedWeightSet(netuid, min_allowed_weights));
-            Ok(())
+            Self::by_owner(origin, netuid, Hyperparameter::MinAllowedWeights, || {
+                MinAllowedWeights::<T>::insert(netuid, min_allowed_weights);
+                Subtensor::<T>::deposit_event(SubtensorEvent::MinAllowedWeightSet(netuid, min_allowed_weights));
+                Ok(())
+            })
         }
 
         /// Sets: most neurons.
@@ -186,11 +402,19 @@ pub mod pallet {
             netuid: NetUid,
             max_allowed_uids: u16,
         ) -> DispatchResult {
-            Self::ensure_owner_or_root(origin, netuid)?;
-            ensure!(max_allowed_uids >= SubnetworkN::<T>::get(netuid), Error::<T>::MaxAllowedUIdsLessThanCurrentUIds);
-            MaxAllowedUids::<T>::insert(netuid, max_allowed_uids);
-            Subtensor::<T>::deposit_event(SubtensorEvent::MaxAllowedUidsSet(netuid, max_allowed_uids));
-            Ok(())
+            Self::by_owner(origin, netuid, Hyperparameter::MaxAllowedUids, || {
+                let least = MinAllowedUids::<T>::get(netuid);
+                ensure!(max_allowed_uids >= least, Error::<T>::MaxAllowedUidsLessThanMinAllowedUids);
+                ensure!(
+                    max_allowed_uids >= SubnetworkN::<T>::get(netuid),
+                    Error::<T>::MaxAllowedUIdsLessThanCurrentUIds
+                );
+                ensure!(max_allowed_uids <= MAX_UIDS, Error::<T>::MaxAllowedUidsGreaterThanDefaultMaxAllowedUids);
+                Subtensor::<T>::ensure_room_for_mechanisms(max_allowed_uids, MechanismCountCurrent::<T>::get(netuid))?;
+                MaxAllowedUids::<T>::insert(netuid, max_allowed_uids);
+                Subtensor::<T>::deposit_event(SubtensorEvent::MaxAllowedUidsSet(netuid, max_allowed_uids));
+                Ok(())
+            })
         }
 
         /// Sets: majority of the consensus, in 65535ths.
@@ -207,20 +431,24 @@ pub mod pallet {
         #[pallet::call_index(17)]
         #[pallet::weight(SETTER)]
         pub fn sudo_set_rho(origin: OriginFor<T>, netuid: NetUid, rho: u16) -> DispatchResult {
-            Self::ensure_owner_or_root(origin, netuid)?;
-            Rho::<T>::insert(netuid, rho);
-            Subtensor::<T>::deposit_event(SubtensorEvent::RhoSet(netuid, rho));
-            Ok(())
+            Self::by_owner(origin, netuid, Hyperparameter::Rho, || {
+                Rho::<T>::insert(netuid, rho);
+                Subtensor::<T>::deposit_event(SubtensorEvent::RhoSet(netuid, rho));
+                Ok(())
+            })
         }
 
-        /// Sets: superseded by `ActivityCutoffFactorMilli`.
+        /// Sets: superseded by `sudo_set_activity_cutoff_factor`.
         #[pallet::call_index(18)]
         #[pallet::weight(SETTER)]
         pub fn sudo_set_activity_cutoff(origin: OriginFor<T>, netuid: NetUid, activity_cutoff: u16) -> DispatchResult {
-            Self::ensure_owner_or_root(origin, netuid)?;
-            ActivityCutoff::<T>::insert(netuid, activity_cutoff);
-            Subtensor::<T>::deposit_event(SubtensorEvent::ActivityCutoffSet(netuid, activity_cutoff));
-            Ok(())
+            Self::by_owner(origin, netuid, Hyperparameter::ActivityCutoff, || {
+                let least = MinActivityCutoff::<T>::get();
+                ensure!(activity_cutoff >= least, SubtensorError::<T>::ActivityCutoffTooLow);
+                ActivityCutoff::<T>::insert(netuid, activity_cutoff);
+                Subtensor::<T>::deposit_event(SubtensorEvent::ActivityCutoffSet(netuid, activity_cutoff));
+                Ok(())
+            })
         }
 
         /// Sets: whether neurons may register.
@@ -245,10 +473,11 @@ pub mod pallet {
             netuid: NetUid,
             registration_allowed: bool,
         ) -> DispatchResult {
-            Self::ensure_root_for_subnet(origin, netuid)?;
-            NetworkPowRegistrationAllowed::<T>::insert(netuid, registration_allowed);
-            Subtensor::<T>::deposit_event(SubtensorEvent::PowRegistrationAllowed(netuid, registration_allowed));
-            Ok(())
+            Self::by_owner(origin, netuid, Hyperparameter::PowRegistrationAllowed, || {
+                NetworkPowRegistrationAllowed::<T>::insert(netuid, registration_allowed);
+                Subtensor::<T>::deposit_event(SubtensorEvent::PowRegistrationAllowed(netuid, registration_allowed));
+                Ok(())
+            })
         }
 
         /// Sets: legacy.
@@ -272,20 +501,26 @@ pub mod pallet {
         #[pallet::call_index(22)]
         #[pallet::weight(SETTER)]
         pub fn sudo_set_min_burn(origin: OriginFor<T>, netuid: NetUid, min_burn: TaoBalance) -> DispatchResult {
-            Self::ensure_owner_or_root(origin, netuid)?;
-            MinBurn::<T>::insert(netuid, min_burn);
-            Subtensor::<T>::deposit_event(SubtensorEvent::MinBurnSet(netuid, min_burn));
-            Ok(())
+            Self::by_owner(origin, netuid, Hyperparameter::MinBurn, || {
+                let bound = MaxBurn::<T>::get(netuid).min(MIN_BURN_BOUND);
+                ensure!(min_burn < bound, Error::<T>::ValueNotInBounds);
+                MinBurn::<T>::insert(netuid, min_burn);
+                Subtensor::<T>::deposit_event(SubtensorEvent::MinBurnSet(netuid, min_burn));
+                Ok(())
+            })
         }
 
         /// Sets: largest price of a registration.
         #[pallet::call_index(23)]
         #[pallet::weight(SETTER)]
         pub fn sudo_set_max_burn(origin: OriginFor<T>, netuid: NetUid, max_burn: TaoBalance) -> DispatchResult {
-            Self::ensure_owner_or_root(origin, netuid)?;
-            MaxBurn::<T>::insert(netuid, max_burn);
-            Subtensor::<T>::deposit_event(SubtensorEvent::MaxBurnSet(netuid, max_burn));
-            Ok(())
+            Self::by_owner(origin, netuid, Hyperparameter::MaxBurn, || {
+                let bound = MinBurn::<T>::get(netuid).max(MAX_BURN_BOUND);
+                ensure!(max_burn > bound, Error::<T>::ValueNotInBounds);
+                MaxBurn::<T>::insert(netuid, max_burn);
+                Subtensor::<T>::deposit_event(SubtensorEvent::MaxBurnSet(netuid, max_burn));
+                Ok(())
+            })
         }
 
         /// Sets: legacy.
@@ -307,10 +542,8 @@ pub mod pallet {
             max_allowed_validators: u16,
         ) -> DispatchResult {
             Self::ensure_root_for_subnet(origin, netuid)?;
-            ensure!(
-                max_allowed_validators <= MaxAllowedUids::<T>::get(netuid),
-                Error::<T>::MaxValidatorsLargerThanMaxUIds
-            );
+            let most = MaxAllowedUids::<T>::get(netuid);
+            ensure!(max_allowed_validators <= most, Error::<T>::MaxValidatorsLargerThanMaxUIds);
             MaxAllowedValidators::<T>::insert(netuid, max_allowed_validators);
             Subtensor::<T>::deposit_event(SubtensorEvent::MaxAllowedValidatorsSet(netuid, max_allowed_validators));
             Ok(())
@@ -324,11 +557,15 @@ pub mod pallet {
             netuid: NetUid,
             bonds_moving_average: u64,
         ) -> DispatchResult {
-            Self::ensure_owner_or_root(origin, netuid)?;
-            ensure!(bonds_moving_average <= 975_000, Error::<T>::BondsMovingAverageMaxReached);
-            BondsMovingAverage::<T>::insert(netuid, bonds_moving_average);
-            Subtensor::<T>::deposit_event(SubtensorEvent::BondsMovingAverageSet(netuid, bonds_moving_average));
-            Ok(())
+            // Root may make bonds move as slowly as it likes.
+            let is_owner = Subtensor::<T>::ensure_owner_or_root(origin.clone(), netuid)?.is_some();
+            Self::by_owner(origin, netuid, Hyperparameter::BondsMovingAverage, || {
+                let allowed = !is_owner || bonds_moving_average <= MAX_BONDS_MOVING_AVERAGE;
+                ensure!(allowed, Error::<T>::BondsMovingAverageMaxReached);
+                BondsMovingAverage::<T>::insert(netuid, bonds_moving_average);
+                Subtensor::<T>::deposit_event(SubtensorEvent::BondsMovingAverageSet(netuid, bonds_moving_average));
+                Ok(())
+            })
         }
 
         /// Sets: legacy.
@@ -368,6 +605,32 @@ pub mod pallet {
             Ok(())
         }
 
+        /// Sets: blocks between two epochs; within bounds for the owner, any for root.
+        #[pallet::call_index(30)]
+        #[pallet::weight(SETTER)]
+        pub fn sudo_set_tempo(origin: OriginFor<T>, netuid: NetUid, tempo: u16) -> DispatchResult {
+            Subtensor::<T>::set_tempo_by(origin, netuid, tempo)
+        }
+
+        /// No longer possible.
+        #[pallet::call_index(33)]
+        #[pallet::weight(SETTER)]
+        pub fn sudo_set_total_issuance(origin: OriginFor<T>, total_issuance: TaoBalance) -> DispatchResult {
+            ensure_signed_or_root(origin)?;
+            let _ = total_issuance;
+            Err(Error::<T>::Deprecated.into())
+        }
+
+        /// Sets: blocks in which a new subnet is not pruned.
+        #[pallet::call_index(35)]
+        #[pallet::weight(SETTER)]
+        pub fn sudo_set_network_immunity_period(origin: OriginFor<T>, immunity_period: u64) -> DispatchResult {
+            ensure_root(origin)?;
+            NetworkImmunityPeriod::<T>::put(immunity_period);
+            Subtensor::<T>::deposit_event(SubtensorEvent::NetworkImmunityPeriodSet(immunity_period));
+            Ok(())
+        }
+
         /// Sets: least price of a subnet.
         #[pallet::call_index(36)]
         #[pallet::weight(SETTER)]
@@ -388,6 +651,26 @@ pub mod pallet {
             Ok(())
         }
 
+        /// Sets: blocks in which the price of a subnet falls by the last one.
+        #[pallet::call_index(38)]
+        #[pallet::weight(SETTER)]
+        pub fn sudo_set_lock_reduction_interval(origin: OriginFor<T>, interval: u64) -> DispatchResult {
+            ensure_root(origin)?;
+            NetworkLockReductionInterval::<T>::put(interval);
+            Subtensor::<T>::deposit_event(SubtensorEvent::NetworkLockCostReductionIntervalSet(interval));
+            Ok(())
+        }
+
+        /// Sets: TAO that registrations took out of circulation.
+        #[pallet::call_index(39)]
+        #[pallet::weight(SETTER)]
+        pub fn sudo_set_rao_recycled(origin: OriginFor<T>, netuid: NetUid, rao_recycled: TaoBalance) -> DispatchResult {
+            Self::ensure_root_for_subnet(origin, netuid)?;
+            RAORecycledForRegistration::<T>::insert(netuid, rao_recycled);
+            Subtensor::<T>::deposit_event(SubtensorEvent::RAORecycledForRegistrationSet(netuid, rao_recycled));
+            Ok(())
+        }
+
         /// Sets: least total stake, in rao, to set weights and to count in an epoch.
         #[pallet::call_index(42)]
         #[pallet::weight(SETTER)]
@@ -395,6 +678,35 @@ pub mod pallet {
             ensure_root(origin)?;
             StakeThreshold::<T>::put(min_stake);
             Subtensor::<T>::deposit_event(SubtensorEvent::StakeThresholdSet(min_stake));
+            Ok(())
+        }
+
+        /// Sets: least stake of a nominator.
+        #[pallet::call_index(43)]
+        #[pallet::weight(SETTER)]
+        pub fn sudo_set_nominator_min_required_stake(origin: OriginFor<T>, min_stake: u64) -> DispatchResult {
+            ensure_root(origin)?;
+            NominatorMinRequiredStake::<T>::put(min_stake);
+            Ok(())
+        }
+
+        /// Sets: blocks between two raises of a take.
+        #[pallet::call_index(45)]
+        #[pallet::weight(SETTER)]
+        pub fn sudo_set_tx_delegate_take_rate_limit(origin: OriginFor<T>, tx_rate_limit: u64) -> DispatchResult {
+            ensure_root(origin)?;
+            TxDelegateTakeRateLimit::<T>::put(tx_rate_limit);
+            Subtensor::<T>::deposit_event(SubtensorEvent::TxDelegateTakeRateLimitSet(tx_rate_limit));
+            Ok(())
+        }
+
+        /// Sets: least take.
+        #[pallet::call_index(46)]
+        #[pallet::weight(SETTER)]
+        pub fn sudo_set_min_delegate_take(origin: OriginFor<T>, take: u16) -> DispatchResult {
+            ensure_root(origin)?;
+            MinDelegateTake::<T>::put(take);
+            Subtensor::<T>::deposit_event(SubtensorEvent::MinDelegateTakeSet(take));
             Ok(())
         }
 
@@ -406,18 +718,47 @@ pub mod pallet {
             netuid: NetUid,
             enabled: bool,
         ) -> DispatchResult {
-            Self::ensure_owner_or_root(origin, netuid)?;
-            CommitRevealWeightsEnabled::<T>::insert(netuid, enabled);
-            Subtensor::<T>::deposit_event(SubtensorEvent::CommitRevealEnabled(netuid, enabled));
-            Ok(())
+            Self::by_owner(origin, netuid, Hyperparameter::CommitRevealEnabled, || {
+                CommitRevealWeightsEnabled::<T>::insert(netuid, enabled);
+                Subtensor::<T>::deposit_event(SubtensorEvent::CommitRevealEnabled(netuid, enabled));
+                Ok(())
+            })
         }
 
         /// Sets: whether bonds move at a rate per pair.
         #[pallet::call_index(50)]
         #[pallet::weight(SETTER)]
         pub fn sudo_set_liquid_alpha_enabled(origin: OriginFor<T>, netuid: NetUid, enabled: bool) -> DispatchResult {
-            Self::ensure_owner_or_root(origin, netuid)?;
-            LiquidAlphaOn::<T>::insert(netuid, enabled);
+            Self::by_owner(origin, netuid, Hyperparameter::LiquidAlphaEnabled, || {
+                LiquidAlphaOn::<T>::insert(netuid, enabled);
+                Ok(())
+            })
+        }
+
+        /// Sets: least and largest rate of liquid alpha.
+        #[pallet::call_index(51)]
+        #[pallet::weight(SETTER)]
+        pub fn sudo_set_alpha_values(
+            origin: OriginFor<T>,
+            netuid: NetUid,
+            alpha_low: u16,
+            alpha_high: u16,
+        ) -> DispatchResult {
+            Self::by_owner(origin, netuid, Hyperparameter::AlphaValues, || {
+                Subtensor::<T>::set_alpha_values(netuid, alpha_low, alpha_high)
+            })
+        }
+
+        /// Sets: blocks that dissolving a subnet takes.
+        #[pallet::call_index(55)]
+        #[pallet::weight(SETTER)]
+        pub fn sudo_set_dissolve_network_schedule_duration(
+            origin: OriginFor<T>,
+            duration: BlockNumberFor<T>,
+        ) -> DispatchResult {
+            ensure_root(origin)?;
+            DissolveNetworkScheduleDuration::<T>::put(duration);
+            Subtensor::<T>::deposit_event(SubtensorEvent::DissolveNetworkScheduleDurationSet(duration));
             Ok(())
         }
 
@@ -429,9 +770,33 @@ pub mod pallet {
             netuid: NetUid,
             interval: u64,
         ) -> DispatchResult {
-            Self::ensure_owner_or_root(origin, netuid)?;
-            RevealPeriodEpochs::<T>::insert(netuid, interval);
-            Subtensor::<T>::deposit_event(SubtensorEvent::CommitRevealPeriodsSet(netuid, interval));
+            Self::by_owner(origin, netuid, Hyperparameter::WeightCommitInterval, || {
+                Subtensor::<T>::set_reveal_period(netuid, interval)
+            })
+        }
+
+        /// Sets: number of the chain for EVM wallets; kept, for this chain has no EVM.
+        #[pallet::call_index(58)]
+        #[pallet::weight(SETTER)]
+        pub fn sudo_set_evm_chain_id(origin: OriginFor<T>, chain_id: u64) -> DispatchResult {
+            ensure_root(origin)?;
+            EvmChainId::<T>::put(chain_id);
+            Ok(())
+        }
+
+        /// Sets: who votes on finality.
+        #[pallet::call_index(59)]
+        #[pallet::weight(SETTER)]
+        pub fn schedule_grandpa_change(
+            origin: OriginFor<T>,
+            next_authorities: AuthorityList,
+            in_blocks: BlockNumberFor<T>,
+            forced: Option<BlockNumberFor<T>>,
+        ) -> DispatchResult {
+            ensure_root(origin)?;
+            // Finality has no voters here: what is accepted by the public chain is accepted, and changes nothing.
+            let _ = (next_authorities, forced);
+            ensure!(in_blocks.is_zero(), Error::<T>::GrandpaChangeDelayMustBeZero);
             Ok(())
         }
 
@@ -439,19 +804,59 @@ pub mod pallet {
         #[pallet::call_index(60)]
         #[pallet::weight(SETTER)]
         pub fn sudo_set_bonds_penalty(origin: OriginFor<T>, netuid: NetUid, bonds_penalty: u16) -> DispatchResult {
-            Self::ensure_owner_or_root(origin, netuid)?;
-            BondsPenalty::<T>::insert(netuid, bonds_penalty);
-            Subtensor::<T>::deposit_event(SubtensorEvent::BondsPenaltySet(netuid, bonds_penalty));
-            Ok(())
+            Self::by_owner(origin, netuid, Hyperparameter::BondsPenalty, || {
+                BondsPenalty::<T>::insert(netuid, bonds_penalty);
+                Subtensor::<T>::deposit_event(SubtensorEvent::BondsPenaltySet(netuid, bonds_penalty));
+                Ok(())
+            })
         }
 
         /// Sets: whether stake may be transferred.
         #[pallet::call_index(61)]
         #[pallet::weight(SETTER)]
         pub fn sudo_set_toggle_transfer(origin: OriginFor<T>, netuid: NetUid, toggle: bool) -> DispatchResult {
-            Self::ensure_owner_or_root(origin, netuid)?;
-            TransferToggle::<T>::insert(netuid, toggle);
-            Subtensor::<T>::deposit_event(SubtensorEvent::TransferToggle(netuid, toggle));
+            Self::by_owner(origin, netuid, Hyperparameter::TransferEnabled, || {
+                TransferToggle::<T>::insert(netuid, toggle);
+                Subtensor::<T>::deposit_event(SubtensorEvent::TransferToggle(netuid, toggle));
+                Ok(())
+            })
+        }
+
+        /// Sets: whether EVM programs may call a part of the chain; kept, for this chain has no EVM.
+        #[pallet::call_index(62)]
+        #[pallet::weight(SETTER)]
+        pub fn sudo_toggle_evm_precompile(
+            origin: OriginFor<T>,
+            precompile_id: PrecompileEnum,
+            enabled: bool,
+        ) -> DispatchResult {
+            ensure_root(origin)?;
+            if PrecompileEnable::<T>::get(precompile_id) != enabled {
+                PrecompileEnable::<T>::insert(precompile_id, enabled);
+                Self::deposit_event(Event::PrecompileUpdated { precompile_id, enabled });
+            }
+            Ok(())
+        }
+
+        /// Sets: rate of the moving average of prices.
+        #[pallet::call_index(63)]
+        #[pallet::weight(SETTER)]
+        pub fn sudo_set_subnet_moving_alpha(origin: OriginFor<T>, alpha: I96F32) -> DispatchResult {
+            ensure_root(origin)?;
+            SubnetMovingAlpha::<T>::put(alpha);
+            Ok(())
+        }
+
+        /// Sets: blocks in which the moving average of a price halves its distance.
+        #[pallet::call_index(65)]
+        #[pallet::weight(SETTER)]
+        pub fn sudo_set_ema_price_halving_period(
+            origin: OriginFor<T>,
+            netuid: NetUid,
+            ema_halving: u64,
+        ) -> DispatchResult {
+            Self::ensure_root_for_subnet(origin, netuid)?;
+            EMAPriceHalvingBlocks::<T>::insert(netuid, ema_halving);
             Ok(())
         }
 
@@ -468,6 +873,13 @@ pub mod pallet {
             Ok(())
         }
 
+        /// Sets: which hotkey is the owner's.
+        #[pallet::call_index(67)]
+        #[pallet::weight(SETTER)]
+        pub fn sudo_set_sn_owner_hotkey(origin: OriginFor<T>, netuid: NetUid, hotkey: T::AccountId) -> DispatchResult {
+            Subtensor::<T>::set_owner_hotkey_by(origin, netuid, hotkey)
+        }
+
         /// Sets: steepness of liquid alpha.
         #[pallet::call_index(68)]
         #[pallet::weight(SETTER)]
@@ -476,27 +888,36 @@ pub mod pallet {
             netuid: NetUid,
             steepness: i16,
         ) -> DispatchResult {
-            Self::ensure_owner_or_root(origin, netuid)?;
-            AlphaSigmoidSteepness::<T>::insert(netuid, steepness);
-            Ok(())
+            let is_owner = Subtensor::<T>::ensure_owner_or_root(origin.clone(), netuid)?.is_some();
+            Self::by_owner(origin, netuid, Hyperparameter::AlphaSigmoidSteepness, || {
+                ensure!(!is_owner || steepness >= 0, Error::<T>::NegativeSigmoidSteepness);
+                AlphaSigmoidSteepness::<T>::insert(netuid, steepness);
+                Subtensor::<T>::deposit_event(SubtensorEvent::AlphaSigmoidSteepnessSet(netuid, steepness));
+                Ok(())
+            })
         }
 
         /// Sets: whether bonds are kept per pair instead of per column.
         #[pallet::call_index(69)]
         #[pallet::weight(SETTER)]
         pub fn sudo_set_yuma3_enabled(origin: OriginFor<T>, netuid: NetUid, enabled: bool) -> DispatchResult {
-            Self::ensure_owner_or_root(origin, netuid)?;
-            Yuma3On::<T>::insert(netuid, enabled);
-            Ok(())
+            Self::by_owner(origin, netuid, Hyperparameter::Yuma3Enabled, || {
+                Yuma3On::<T>::insert(netuid, enabled);
+                Self::deposit_event(Event::Yuma3EnableToggled { netuid, enabled });
+                Ok(())
+            })
         }
 
         /// Sets: whether a commitment may reset bonds.
         #[pallet::call_index(70)]
         #[pallet::weight(SETTER)]
         pub fn sudo_set_bonds_reset_enabled(origin: OriginFor<T>, netuid: NetUid, enabled: bool) -> DispatchResult {
-            Self::ensure_owner_or_root(origin, netuid)?;
-            BondsResetOn::<T>::insert(netuid, enabled);
-            Ok(())
+            Self::by_owner(origin, netuid, Hyperparameter::BondsResetEnabled, || {
+                BondsResetOn::<T>::insert(netuid, enabled);
+                Subtensor::<T>::deposit_event(SubtensorEvent::BondsResetOnSet(netuid, enabled));
+                Self::deposit_event(Event::BondsResetToggled { netuid, enabled });
+                Ok(())
+            })
         }
 
         /// Sets: version that commits must name.
@@ -517,8 +938,19 @@ pub mod pallet {
             netuid: NetUid,
             immune_neurons: u16,
         ) -> DispatchResult {
-            Self::ensure_owner_or_root(origin, netuid)?;
-            ImmuneOwnerUidsLimit::<T>::insert(netuid, immune_neurons);
+            Self::by_owner(origin, netuid, Hyperparameter::ImmuneNeuronLimit, || {
+                ensure!(IMMUNE_OWNER_UIDS.contains(&immune_neurons), SubtensorError::<T>::InvalidValue);
+                ImmuneOwnerUidsLimit::<T>::insert(netuid, immune_neurons);
+                Ok(())
+            })
+        }
+
+        /// Sets: price of a childkey, legacy.
+        #[pallet::call_index(73)]
+        #[pallet::weight(SETTER)]
+        pub fn sudo_set_ck_burn(origin: OriginFor<T>, burn: u64) -> DispatchResult {
+            ensure_root(origin)?;
+            CKBurn::<T>::put(burn);
             Ok(())
         }
 
@@ -542,7 +974,40 @@ pub mod pallet {
             Ok(())
         }
 
-        /// Sets: least value of `MaxAllowedUids`.
+        /// Sets: number of mechanisms.
+        #[pallet::call_index(76)]
+        #[pallet::weight(SETTER)]
+        pub fn sudo_set_mechanism_count(
+            origin: OriginFor<T>,
+            netuid: NetUid,
+            mechanism_count: MechId,
+        ) -> DispatchResult {
+            Self::by_owner(origin, netuid, OwnerLimit::MechanismCount, || {
+                Subtensor::<T>::set_mechanism_count(netuid, mechanism_count)
+            })
+        }
+
+        /// Sets: shares of the mechanisms, equal ones for none.
+        #[pallet::call_index(77)]
+        #[pallet::weight(SETTER)]
+        pub fn sudo_set_mechanism_emission_split(
+            origin: OriginFor<T>,
+            netuid: NetUid,
+            maybe_split: Option<Vec<u16>>,
+        ) -> DispatchResult {
+            Self::by_owner(origin, netuid, OwnerLimit::MechanismSplit, || {
+                Subtensor::<T>::set_emission_split(netuid, maybe_split)
+            })
+        }
+
+        /// Sets: most neurons, of which those with the least emission go.
+        #[pallet::call_index(78)]
+        #[pallet::weight(SETTER)]
+        pub fn sudo_trim_to_max_allowed_uids(origin: OriginFor<T>, netuid: NetUid, max_n: u16) -> DispatchResult {
+            Self::by_owner(origin, netuid, OwnerLimit::Trim, || Subtensor::<T>::trim(netuid, max_n))
+        }
+
+        /// Sets: least value of the most neurons.
         #[pallet::call_index(79)]
         #[pallet::weight(SETTER)]
         pub fn sudo_set_min_allowed_uids(
@@ -551,6 +1016,10 @@ pub mod pallet {
             min_allowed_uids: u16,
         ) -> DispatchResult {
             Self::ensure_root_for_subnet(origin, netuid)?;
+            let most = MaxAllowedUids::<T>::get(netuid);
+            ensure!(min_allowed_uids < most, Error::<T>::MinAllowedUidsGreaterThanMaxAllowedUids);
+            let current = SubnetworkN::<T>::get(netuid);
+            ensure!(min_allowed_uids < current, Error::<T>::MinAllowedUidsGreaterThanCurrentUids);
             MinAllowedUids::<T>::insert(netuid, min_allowed_uids);
             Subtensor::<T>::deposit_event(SubtensorEvent::MinAllowedUidsSet(netuid, min_allowed_uids));
             Ok(())
@@ -564,8 +1033,37 @@ pub mod pallet {
             netuid: NetUid,
             recycle_or_burn: RecycleOrBurnEnum,
         ) -> DispatchResult {
-            Self::ensure_owner_or_root(origin, netuid)?;
-            RecycleOrBurn::<T>::insert(netuid, recycle_or_burn);
+            Self::by_owner(origin, netuid, Hyperparameter::RecycleOrBurn, || {
+                RecycleOrBurn::<T>::insert(netuid, recycle_or_burn);
+                Ok(())
+            })
+        }
+
+        /// Sets: flow of TAO below which a subnet gets no emission.
+        #[pallet::call_index(81)]
+        #[pallet::weight(SETTER)]
+        pub fn sudo_set_tao_flow_cutoff(origin: OriginFor<T>, flow_cutoff: I64F64) -> DispatchResult {
+            ensure_root(origin)?;
+            TaoFlowCutoff::<T>::put(flow_cutoff);
+            Ok(())
+        }
+
+        /// Sets: exponent on flows of TAO.
+        #[pallet::call_index(82)]
+        #[pallet::weight(SETTER)]
+        pub fn sudo_set_tao_flow_normalization_exponent(origin: OriginFor<T>, exponent: U64F64) -> DispatchResult {
+            ensure_root(origin)?;
+            ensure!((1..=2).contains(&exponent), Error::<T>::InvalidValue);
+            FlowNormExponent::<T>::put(exponent);
+            Ok(())
+        }
+
+        /// Sets: smoothing of flows of TAO.
+        #[pallet::call_index(83)]
+        #[pallet::weight(SETTER)]
+        pub fn sudo_set_tao_flow_smoothing_factor(origin: OriginFor<T>, smoothing_factor: u64) -> DispatchResult {
+            ensure_root(origin)?;
+            FlowEmaSmoothingFactor::<T>::put(smoothing_factor);
             Ok(())
         }
 
@@ -575,6 +1073,7 @@ pub mod pallet {
         pub fn sudo_set_min_non_immune_uids(origin: OriginFor<T>, netuid: NetUid, min: u16) -> DispatchResult {
             Self::ensure_root_for_subnet(origin, netuid)?;
             MinNonImmuneUids::<T>::insert(netuid, min);
+            Subtensor::<T>::deposit_event(SubtensorEvent::MinNonImmuneUidsSet(netuid, min));
             Ok(())
         }
 
@@ -588,13 +1087,51 @@ pub mod pallet {
             Ok(())
         }
 
+        /// Sets: blocks from the announcement of a coldkey swap to the swap.
+        #[pallet::call_index(86)]
+        #[pallet::weight(SETTER)]
+        pub fn sudo_set_coldkey_swap_announcement_delay(
+            origin: OriginFor<T>,
+            duration: BlockNumberFor<T>,
+        ) -> DispatchResult {
+            ensure_root(origin)?;
+            ColdkeySwapAnnouncementDelay::<T>::put(duration);
+            Subtensor::<T>::deposit_event(SubtensorEvent::ColdkeySwapAnnouncementDelaySet(duration));
+            Ok(())
+        }
+
+        /// Sets: blocks after which an announcement may be replaced.
+        #[pallet::call_index(87)]
+        #[pallet::weight(SETTER)]
+        pub fn sudo_set_coldkey_swap_reannouncement_delay(
+            origin: OriginFor<T>,
+            duration: BlockNumberFor<T>,
+        ) -> DispatchResult {
+            ensure_root(origin)?;
+            ColdkeySwapReannouncementDelay::<T>::put(duration);
+            Subtensor::<T>::deposit_event(SubtensorEvent::ColdkeySwapReannouncementDelaySet(duration));
+            Ok(())
+        }
+
+        /// Sets: most mechanisms of a subnet.
+        #[pallet::call_index(88)]
+        #[pallet::weight(SETTER)]
+        pub fn sudo_set_max_mechanism_count(origin: OriginFor<T>, max_mechanism_count: MechId) -> DispatchResult {
+            ensure_root(origin)?;
+            Subtensor::<T>::set_max_mechanism_count(max_mechanism_count)
+        }
+
         /// Sets: blocks in which the price halves.
         #[pallet::call_index(89)]
         #[pallet::weight(SETTER)]
         pub fn sudo_set_burn_half_life(origin: OriginFor<T>, netuid: NetUid, burn_half_life: u16) -> DispatchResult {
-            Self::ensure_owner_or_root(origin, netuid)?;
-            BurnHalfLife::<T>::insert(netuid, burn_half_life);
-            Ok(())
+            Self::by_owner(origin, netuid, Hyperparameter::BurnHalfLife, || {
+                ensure!(!netuid.is_root(), Error::<T>::NotPermittedOnRootSubnet);
+                ensure!((1..=MAX_BURN_HALF_LIFE).contains(&burn_half_life), Error::<T>::InvalidValue);
+                BurnHalfLife::<T>::insert(netuid, burn_half_life);
+                Self::deposit_event(Event::BurnHalfLifeSet { netuid, burn_half_life });
+                Ok(())
+            })
         }
 
         /// Sets: factor on the price after a registration.
@@ -605,8 +1142,21 @@ pub mod pallet {
             netuid: NetUid,
             burn_increase_mult: U64F64,
         ) -> DispatchResult {
-            Self::ensure_owner_or_root(origin, netuid)?;
-            BurnIncreaseMult::<T>::insert(netuid, burn_increase_mult);
+            Self::by_owner(origin, netuid, Hyperparameter::BurnIncreaseMult, || {
+                ensure!(!netuid.is_root(), Error::<T>::NotPermittedOnRootSubnet);
+                ensure!((1..=3).contains(&burn_increase_mult), Error::<T>::InvalidValue);
+                BurnIncreaseMult::<T>::insert(netuid, burn_increase_mult);
+                Self::deposit_event(Event::BurnIncreaseMultSet { netuid, burn_increase_mult });
+                Ok(())
+            })
+        }
+
+        /// Sets: whether what the protocol pays counts against flows of TAO.
+        #[pallet::call_index(91)]
+        #[pallet::weight(SETTER)]
+        pub fn sudo_set_net_tao_flow_enabled(origin: OriginFor<T>, enabled: bool) -> DispatchResult {
+            ensure_root(origin)?;
+            NetTaoFlowEnabled::<T>::put(enabled);
             Ok(())
         }
 
@@ -614,9 +1164,28 @@ pub mod pallet {
         #[pallet::call_index(92)]
         #[pallet::weight(SETTER)]
         pub fn sudo_set_owner_cut_enabled(origin: OriginFor<T>, netuid: NetUid, enabled: bool) -> DispatchResult {
-            Self::ensure_owner_or_root(origin, netuid)?;
-            OwnerCutEnabled::<T>::insert(netuid, enabled);
-            Ok(())
+            Self::by_owner(origin, netuid, OwnerLimit::None, || {
+                ensure!(!netuid.is_root(), Error::<T>::NotPermittedOnRootSubnet);
+                OwnerCutEnabled::<T>::insert(netuid, enabled);
+                Ok(())
+            })
+        }
+
+        /// Sets: least take of child hotkeys.
+        #[pallet::call_index(93)]
+        #[pallet::weight(SETTER)]
+        pub fn sudo_set_min_childkey_take_per_subnet(
+            origin: OriginFor<T>,
+            netuid: NetUid,
+            take: u16,
+        ) -> DispatchResult {
+            Self::by_owner(origin, netuid, Hyperparameter::MinChildkeyTake, || {
+                let allowed = MinChildkeyTake::<T>::get()..=MaxChildkeyTake::<T>::get();
+                ensure!(allowed.contains(&take), Error::<T>::InvalidValue);
+                MinChildkeyTakePerSubnet::<T>::insert(netuid, take);
+                Subtensor::<T>::deposit_event(SubtensorEvent::MinChildKeyTakePerSubnetSet(netuid, take));
+                Ok(())
+            })
         }
 
         /// Sets: whether alpha is emitted.
@@ -624,8 +1193,25 @@ pub mod pallet {
         #[pallet::weight(SETTER)]
         pub fn sudo_set_subnet_emission_enabled(origin: OriginFor<T>, netuid: NetUid, enabled: bool) -> DispatchResult {
             Self::ensure_root_for_subnet(origin, netuid)?;
+            ensure!(!netuid.is_root(), Error::<T>::NotPermittedOnRootSubnet);
             SubnetEmissionEnabled::<T>::insert(netuid, enabled);
+            Self::deposit_event(Event::SubnetEmissionEnabledSet { netuid, enabled });
             Ok(())
+        }
+
+        /// Sets: whether the owner's cut is locked.
+        #[pallet::call_index(95)]
+        #[pallet::weight(SETTER)]
+        pub fn sudo_set_owner_cut_auto_lock_enabled(
+            origin: OriginFor<T>,
+            netuid: NetUid,
+            enabled: bool,
+        ) -> DispatchResult {
+            Self::by_owner(origin, netuid, OwnerLimit::None, || {
+                ensure!(!netuid.is_root(), Error::<T>::NotPermittedOnRootSubnet);
+                OwnerCutAutoLockEnabled::<T>::insert(netuid, enabled);
+                Ok(())
+            })
         }
 
         /// Sets: most epochs in one block; others wait.
@@ -633,6 +1219,7 @@ pub mod pallet {
         #[pallet::weight(SETTER)]
         pub fn sudo_set_max_epochs_per_block(origin: OriginFor<T>, max_epochs_per_block: u8) -> DispatchResult {
             ensure_root(origin)?;
+            ensure!(max_epochs_per_block >= 1, Error::<T>::ValueNotInBounds);
             MaxEpochsPerBlock::<T>::put(max_epochs_per_block);
             Subtensor::<T>::deposit_event(SubtensorEvent::MaxEpochsPerBlockSet(max_epochs_per_block));
             Ok(())
@@ -646,34 +1233,142 @@ pub mod pallet {
             netuid: NetUid,
             factor_milli: u32,
         ) -> DispatchResult {
-            Self::ensure_owner_or_root(origin, netuid)?;
-            ActivityCutoffFactorMilli::<T>::insert(netuid, factor_milli);
-            Subtensor::<T>::deposit_event(SubtensorEvent::ActivityCutoffFactorMilliSet { netuid, factor_milli });
-            Ok(())
+            Subtensor::<T>::set_activity_cutoff_factor_by(origin, netuid, factor_milli)
         }
 
-        /// Sets: blocks between two epochs.
-        #[pallet::call_index(30)]
+        /// Sets: part of a registration's price that is locked.
+        #[pallet::call_index(98)]
         #[pallet::weight(SETTER)]
-        pub fn sudo_set_tempo(origin: OriginFor<T>, netuid: NetUid, tempo: u16) -> DispatchResult {
-            Self::ensure_root_for_subnet(origin, netuid)?;
-            Subtensor::<T>::write_tempo(netuid, tempo);
-            Ok(())
+        pub fn sudo_set_collateral_lock_share(origin: OriginFor<T>, netuid: NetUid, lock_share: u16) -> DispatchResult {
+            Self::by_owner(origin, netuid, Hyperparameter::CollateralLockShare, || {
+                ensure!(!netuid.is_root(), Error::<T>::NotPermittedOnRootSubnet);
+                ensure!(lock_share <= MAX_COLLATERAL_LOCK_SHARE, Error::<T>::CollateralLockShareTooHigh);
+                CollateralLockShare::<T>::insert(netuid, lock_share);
+                Self::deposit_event(Event::CollateralLockShareSet { netuid, lock_share });
+                Ok(())
+            })
         }
 
-        /// Sets: least and largest rate of liquid alpha.
-        #[pallet::call_index(51)]
+        /// Sets: collateral released per alpha earned.
+        #[pallet::call_index(99)]
         #[pallet::weight(SETTER)]
-        pub fn sudo_set_alpha_values(
+        pub fn sudo_set_collateral_drain_ratio(
             origin: OriginFor<T>,
             netuid: NetUid,
-            alpha_low: u16,
-            alpha_high: u16,
+            drain_ratio: U64F64,
         ) -> DispatchResult {
-            Self::ensure_owner_or_root(origin, netuid)?;
-            ensure!(LiquidAlphaOn::<T>::get(netuid), SubtensorError::<T>::LiquidAlphaDisabled);
-            ensure!(alpha_low <= alpha_high, Error::<T>::ValueNotInBounds);
-            AlphaValues::<T>::insert(netuid, (alpha_low, alpha_high));
+            Self::by_owner(origin, netuid, Hyperparameter::CollateralDrainRatio, || {
+                ensure!(!netuid.is_root(), Error::<T>::NotPermittedOnRootSubnet);
+                let allowed = drain_ratio > 0 && drain_ratio <= MAX_COLLATERAL_DRAIN_RATIO;
+                ensure!(allowed, Error::<T>::CollateralDrainRatioOutOfBounds);
+                CollateralDrainRatio::<T>::insert(netuid, drain_ratio);
+                Self::deposit_event(Event::CollateralDrainRatioSet { netuid, drain_ratio });
+                Ok(())
+            })
+        }
+
+        /// Sets: part of the demand above the bar of emission.
+        #[pallet::call_index(100)]
+        #[pallet::weight(SETTER)]
+        pub fn sudo_set_emission_bar_quantile(origin: OriginFor<T>, quantile: U64F64) -> DispatchResult {
+            ensure_root(origin)?;
+            ensure!(quantile > 0 && quantile < 1, Error::<T>::InvalidValue);
+            EmissionBarQuantile::<T>::put(quantile);
+            Ok(())
+        }
+
+        /// Sets: steepness of the bar of emission.
+        #[pallet::call_index(101)]
+        #[pallet::weight(SETTER)]
+        pub fn sudo_set_emission_gate_exponent(origin: OriginFor<T>, exponent: U64F64) -> DispatchResult {
+            ensure_root(origin)?;
+            ensure!((1..=8).contains(&exponent), Error::<T>::InvalidValue);
+            EmissionGateExponent::<T>::put(exponent);
+            Ok(())
+        }
+
+        /// Sets: rank of the subnet at the bar of emission, or 0 for the quantile.
+        #[pallet::call_index(102)]
+        #[pallet::weight(SETTER)]
+        pub fn sudo_set_emission_bar_rank(origin: OriginFor<T>, rank: u16) -> DispatchResult {
+            ensure_root(origin)?;
+            EmissionBarRank::<T>::put(rank);
+            Ok(())
+        }
+
+        /// Sets: which consensus liquid alpha compares weights with.
+        #[pallet::call_index(104)]
+        #[pallet::weight(SETTER)]
+        pub fn sudo_set_liquid_alpha_consensus_mode(
+            origin: OriginFor<T>,
+            netuid: NetUid,
+            mode: ConsensusMode,
+        ) -> DispatchResult {
+            Self::by_owner(origin, netuid, Hyperparameter::LiquidAlphaConsensusMode, || {
+                LiquidAlphaConsensusMode::<T>::insert(netuid, mode);
+                Subtensor::<T>::deposit_event(SubtensorEvent::LiquidAlphaConsensusModeSet(netuid, mode));
+                Ok(())
+            })
+        }
+
+        /// Sets: most of a basket's worth in one subnet.
+        #[pallet::call_index(105)]
+        #[pallet::weight(SETTER)]
+        pub fn sudo_set_basket_concentration_cap(origin: OriginFor<T>, cap: u16) -> DispatchResult {
+            ensure_root(origin)?;
+            ensure!(cap > 0, Error::<T>::ValueNotInBounds);
+            BasketConcentrationCap::<T>::put(cap);
+            Self::deposit_event(Event::BasketConcentrationCapSet { cap });
+            Ok(())
+        }
+
+        /// Sets: whether baskets may be traded.
+        #[pallet::call_index(106)]
+        #[pallet::weight(SETTER)]
+        pub fn sudo_set_basket_trading_enabled(origin: OriginFor<T>, enabled: bool) -> DispatchResult {
+            ensure_root(origin)?;
+            BasketTradingEnabled::<T>::put(enabled);
+            Self::deposit_event(Event::BasketTradingToggled { enabled });
+            Ok(())
+        }
+
+        /// Sets: whether the basket of a hotkey may be traded.
+        #[pallet::call_index(107)]
+        #[pallet::weight(SETTER)]
+        pub fn sudo_set_basket_trading_frozen(
+            origin: OriginFor<T>,
+            hotkey: T::AccountId,
+            frozen: bool,
+        ) -> DispatchResult {
+            ensure_root(origin)?;
+            if frozen {
+                BasketTradingFrozen::<T>::insert(&hotkey, ());
+            } else {
+                BasketTradingFrozen::<T>::remove(&hotkey);
+            }
+            Self::deposit_event(Event::BasketTradingFrozenSet { hotkey, frozen });
+            Ok(())
+        }
+
+        /// Sets: most of a basket's worth that is traded in a day.
+        #[pallet::call_index(108)]
+        #[pallet::weight(SETTER)]
+        pub fn sudo_set_basket_daily_turnover_cap(origin: OriginFor<T>, cap: u16) -> DispatchResult {
+            ensure_root(origin)?;
+            ensure!(cap > 0, Error::<T>::ValueNotInBounds);
+            BasketDailyTurnoverCap::<T>::put(cap);
+            Self::deposit_event(Event::BasketDailyTurnoverCapSet { cap });
+            Ok(())
+        }
+
+        /// Sets: most of a pool that a basket holds.
+        #[pallet::call_index(109)]
+        #[pallet::weight(SETTER)]
+        pub fn sudo_set_basket_liquidity_cap(origin: OriginFor<T>, cap: u16) -> DispatchResult {
+            ensure_root(origin)?;
+            ensure!(cap > 0, Error::<T>::ValueNotInBounds);
+            BasketLiquidityCap::<T>::put(cap);
+            Self::deposit_event(Event::BasketLiquidityCapSet { cap });
             Ok(())
         }
     }

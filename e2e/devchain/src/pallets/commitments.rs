@@ -104,6 +104,9 @@ pub mod pallet {
             Self::charge_space(netuid, &who, u64::try_from(info.encoded_size()).unwrap_or(u64::MAX))?;
 
             let block: u32 = frame_system::Pallet::<T>::block_number().saturated_into();
+            if info.fields.contains(&Data::ResetBondsFlag) {
+                subtensor::Pallet::<T>::reset_bonds(netuid, &who);
+            }
             let round = info.fields.iter().find_map(Data::reveal_round);
             CommitmentOf::<T>::insert(netuid, &who, Registration { deposit: 0, block, info: *info });
             LastCommitment::<T>::insert(netuid, &who, block);

@@ -80,6 +80,13 @@ fn is_stake(call: &RuntimeCall) -> bool {
                 | Subtensor::add_stake_limit { .. }
                 | Subtensor::remove_stake { .. }
                 | Subtensor::remove_stake_limit { .. }
+                | Subtensor::remove_stake_full_limit { .. }
+                | Subtensor::unstake_all { .. }
+                | Subtensor::unstake_all_alpha { .. }
+                | Subtensor::swap_stake { .. }
+                | Subtensor::swap_stake_limit { .. }
+                | Subtensor::move_stake { .. }
+                | Subtensor::move_stake_limit { .. }
         )
     )
 }
@@ -88,9 +95,36 @@ fn is_registration(call: &RuntimeCall) -> bool {
     matches!(
         call,
         RuntimeCall::SubtensorModule(
-            Subtensor::burned_register { .. } | Subtensor::register { .. } | Subtensor::register_limit { .. }
+            Subtensor::burned_register { .. }
+                | Subtensor::register { .. }
+                | Subtensor::register_limit { .. }
+                | Subtensor::root_register { .. }
         )
     )
+}
+
+/// Whether a call gives stake to others, or a key what is another's.
+fn gives_away(call: &RuntimeCall) -> bool {
+    matches!(
+        call,
+        RuntimeCall::SubtensorModule(
+            Subtensor::transfer_stake { .. }
+                | Subtensor::transfer_stake_and_hotkey { .. }
+                | Subtensor::burn_alpha { .. }
+                | Subtensor::recycle_alpha { .. }
+                | Subtensor::add_stake_burn { .. }
+                | Subtensor::announce_coldkey_swap { .. }
+                | Subtensor::swap_coldkey_announced { .. }
+        )
+    )
+}
+
+fn is_hotkey_swap(call: &RuntimeCall) -> bool {
+    matches!(call, RuntimeCall::SubtensorModule(Subtensor::swap_hotkey { .. } | Subtensor::swap_hotkey_v2 { .. }))
+}
+
+fn is_children(call: &RuntimeCall) -> bool {
+    matches!(call, RuntimeCall::SubtensorModule(Subtensor::set_children { .. } | Subtensor::set_childkey_take { .. }))
 }
 
 fn is_owners(call: &RuntimeCall) -> bool {
@@ -98,7 +132,12 @@ fn is_owners(call: &RuntimeCall) -> bool {
         call,
         RuntimeCall::AdminUtils(_)
             | RuntimeCall::SubtensorModule(
-                Subtensor::start_call { .. } | Subtensor::set_tempo { .. } | Subtensor::trigger_epoch { .. }
+                Subtensor::start_call { .. }
+                    | Subtensor::set_tempo { .. }
+                    | Subtensor::set_activity_cutoff_factor { .. }
+                    | Subtensor::trigger_epoch { .. }
+                    | Subtensor::set_subnet_identity { .. }
+                    | Subtensor::update_symbol { .. }
             )
     )
 }
@@ -118,21 +157,29 @@ impl InstanceFilter<RuntimeCall> for ProxyType {
         match self {
             Self::Any => true,
             Self::NonCritical => !matches!(call, RuntimeCall::Sudo(_)),
-            Self::NonTransfer => !moves_tao(call),
-            Self::NonFungible => !moves_tao(call) && !is_stake(call) && !is_registration(call),
+            Self::NonTransfer => !moves_tao(call) && !gives_away(call),
+            Self::NonFungible => {
+                !moves_tao(call)
+                    && !gives_away(call)
+                    && !is_stake(call)
+                    && !is_registration(call)
+                    && !is_hotkey_swap(call)
+            }
             Self::Owner => is_owners(call),
             Self::Staking => is_stake(call),
             Self::Registration => is_registration(call),
-            Self::Transfer => moves_tao(call),
+            Self::Transfer => {
+                moves_tao(call) || matches!(call, RuntimeCall::SubtensorModule(Subtensor::transfer_stake { .. }))
+            }
+            Self::ChildKeys => is_children(call),
+            Self::SwapHotkey => is_hotkey_swap(call),
             Self::SmallTransfer => is_small_transfer(call),
             // Calls of these kinds are not part of this chain, or no longer part of any.
             Self::Senate
             | Self::Triumvirate
             | Self::Governance
             | Self::RootWeights
-            | Self::ChildKeys
             | Self::SudoUncheckedSetCode
-            | Self::SwapHotkey
             | Self::SubnetLeaseBeneficiary
             | Self::RootClaim
             | Self::BasketTrading => false,

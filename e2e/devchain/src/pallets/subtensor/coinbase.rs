@@ -1,5 +1,9 @@
 //! What happens at the start of each block: prices fall, emission accrues, due epochs run.
 
+use frame_support::ensure;
+use sp_runtime::DispatchResult;
+
+use super::limits::{Hyperparameter, OwnerLimit};
 use super::pallet::*;
 use super::types::{AlphaBalance, NetUid};
 
@@ -18,6 +22,7 @@ impl<T: Config> Pallet<T> {
         for netuid in &netuids {
             Self::decay_price(*netuid);
             Self::emit(*netuid, u64::try_from(emitting).unwrap_or(1));
+            Self::apply_pending_children(*netuid);
         }
         Self::run_due_epochs(&netuids);
     }
@@ -93,6 +98,9 @@ impl<T: Config> Pallet<T> {
     /// Whether a subnet's next epoch is so near that its owner may change nothing.
     pub fn in_freeze_window(netuid: NetUid) -> bool {
         let window = u64::from(AdminFreezeWindow::<T>::get());
+        if PendingEpochAt::<T>::get(netuid) > Self::block() {
+            return true;
+        }
         Self::next_epoch_block(netuid).is_some_and(|next| next.saturating_sub(Self::block()) < window)
     }
 
@@ -130,14 +138,17 @@ impl<T: Config> Pallet<T> {
         Self::deposit_event(Event::TempoSet(netuid, tempo));
     }
 
-    pub(super) fn do_trigger_epoch(by: T::AccountId, netuid: NetUid) -> sp_runtime::DispatchResult {
-        use frame_support::ensure;
+    /// Asks for an epoch at the end of the freeze window, which starts with that.
+    pub(super) fn do_trigger_epoch(by: T::AccountId, netuid: NetUid) -> DispatchResult {
         let blocked = CommitRevealWeightsEnabled::<T>::get(netuid);
         ensure!(!blocked, Error::<T>::DynamicTempoBlockedByCommitReveal);
         ensure!(PendingEpochAt::<T>::get(netuid) == 0, Error::<T>::EpochTriggerAlreadyPending);
         let fires_at = Self::block() + u64::from(AdminFreezeWindow::<T>::get()).max(1);
         let imminent = Self::next_epoch_block(netuid).is_some_and(|next| next <= fires_at);
         ensure!(!imminent, Error::<T>::AutoEpochAlreadyImminent);
+        let limit = OwnerLimit::from(Hyperparameter::TriggerEpoch);
+        ensure!(Self::passes_limit(limit, &by, netuid), Error::<T>::TxRateLimitExceeded);
+        Self::note_use(limit, &by, netuid);
         PendingEpochAt::<T>::insert(netuid, fires_at);
         Self::deposit_event(Event::EpochTriggered { netuid, by, fires_at });
         Ok(())

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use codec::Encode;
+use codec::{Compact, Encode};
 use frame_support::traits::ConstU32;
 use frame_support::{BoundedVec, ensure};
 use sp_core::H256;
@@ -83,6 +83,32 @@ impl<T: Config> Pallet<T> {
         Ok(())
     }
 
+    /// Commits to weights on several subnets. Every item stands for itself; events tell which failed.
+    pub(super) fn do_batch_commit_weights(
+        hotkey: T::AccountId,
+        netuids: Vec<Compact<NetUid>>,
+        hashes: Vec<H256>,
+    ) -> DispatchResult {
+        ensure!(netuids.len() == hashes.len(), Error::<T>::InputLengthsUnequal);
+        let commit =
+            |(netuid, hash): (&Compact<NetUid>, H256)| (netuid.0, Self::do_commit_weights(&hotkey, netuid.0, 0, hash));
+        Self::report_batch(netuids.iter().zip(hashes).map(commit).collect());
+        Self::deposit_event(Event::BatchWeightsCompleted(netuids, hotkey));
+        Ok(())
+    }
+
+    /// Reveals several weights, all or none.
+    pub(super) fn do_batch_reveal_weights(hotkey: T::AccountId, netuid: NetUid, reveals: &[Reveal]) -> DispatchResult {
+        let index = netuid.index(0);
+        let mut hashes = Vec::with_capacity(reveals.len());
+        for reveal in reveals {
+            Self::do_reveal_weights(&hotkey, netuid, 0, reveal)?;
+            hashes.push(Self::commit_hash(&hotkey, index, reveal));
+        }
+        Self::deposit_event(Event::WeightsBatchRevealed(hotkey, netuid, hashes));
+        Ok(())
+    }
+
     pub(super) fn do_reveal_weights(
         hotkey: &T::AccountId,
         netuid: NetUid,
@@ -136,6 +162,7 @@ impl<T: Config> Pallet<T> {
         let uid = Self::check_commit(hotkey, netuid, mecid)?;
         let index = netuid.index(mecid);
         Self::check_commit_rate(netuid, index, uid)?;
+        ensure!(reveal_round >= T::last_drand_round(), Error::<T>::InvalidRevealRound);
         let hash = BlakeTwo256::hash(&commit);
         TimelockedWeightCommits::<T>::try_mutate(index, Self::commit_epoch(netuid), |queue| {
             let own = queue.iter().filter(|(who, ..)| who == hotkey).count();
@@ -146,6 +173,41 @@ impl<T: Config> Pallet<T> {
         Self::touch(index, uid);
         Self::deposit_event(Event::TimelockedWeightsCommitted(hotkey.clone(), index, hash, reveal_round));
         Ok(())
+    }
+
+    /// Whether a commit can no longer be revealed.
+    fn is_expired(netuid: NetUid, committed: u64) -> bool {
+        Self::commit_epoch(netuid) > committed.saturating_add(RevealPeriodEpochs::<T>::get(netuid))
+    }
+
+    /// Per uid, the block of its oldest commit that may still be revealed, or the largest number.
+    ///
+    /// An epoch ignores weights on neurons that were registered after it: whoever committed could not know them.
+    pub(super) fn oldest_commits(netuid: NetUid, index: NetUidStorageIndex, n: usize) -> Vec<u64> {
+        let mut blocks = vec![u64::MAX; n];
+        if !CommitRevealWeightsEnabled::<T>::get(netuid) {
+            return blocks;
+        }
+        let mut note = |hotkey: &T::AccountId, block: u64| {
+            let slot = Uids::<T>::get(netuid, hotkey).and_then(|uid| blocks.get_mut(usize::from(uid)));
+            if let Some(slot) = slot {
+                *slot = block.min(*slot);
+            }
+        };
+        for (hotkey, queue) in WeightCommits::<T>::iter_prefix(index) {
+            let oldest = queue.iter().find(|(_, epoch, ..)| !Self::is_expired(netuid, *epoch));
+            if let Some((_, _, block, _)) = oldest {
+                note(&hotkey, *block);
+            }
+        }
+        for (epoch, queue) in TimelockedWeightCommits::<T>::iter_prefix(index) {
+            if !Self::is_expired(netuid, epoch) {
+                for (hotkey, block, ..) in &queue {
+                    note(hotkey, *block);
+                }
+            }
+        }
+        blocks
     }
 
     /// Forgets timelocked commits whose epoch is past.

@@ -23,6 +23,7 @@ use super::types::{MechId, NetUid};
 /// Number of an error in `InvalidTransaction::Custom`.
 fn custom_code<T>(error: &Error<T>) -> u8 {
     match error {
+        Error::ColdkeySwapAnnounced => 0,
         Error::AmountTooLow | Error::NotEnoughStakeToSetWeights => 1,
         Error::NotEnoughBalanceToStake => 2,
         Error::SubnetNotExists => 3,
@@ -41,6 +42,8 @@ fn custom_code<T>(error: &Error<T>) -> u8 {
         Error::RevealTooEarly => 17,
         Error::InputLengthsUnequal => 18,
         Error::HotKeyNotRegisteredInSubNet => 19,
+        Error::EvmKeyAssociateRateLimitExceeded => 20,
+        Error::ColdkeySwapDisputed => 21,
         Error::NonAssociatedColdKey => 25,
         Error::DelegateTakeTooLow => 26,
         Error::DelegateTakeTooHigh => 27,
@@ -59,8 +62,35 @@ impl<T: Config> Pallet<T> {
         }
         Self::check_weights_rate(who, call)?;
         match call {
-            Call::register_network { .. } => {
+            Call::register_network { .. } | Call::register_network_with_identity { .. } => {
                 ensure!(Self::network_rate_limit_passed(), Error::<T>::NetworkTxRateLimitExceeded);
+                Ok(())
+            }
+            Call::decrease_take { hotkey, take } => Self::check_decrease_take(who, hotkey, *take),
+            Call::increase_take { hotkey, take } => Self::check_increase_take(who, hotkey, *take),
+            Call::associate_evm_key { netuid, .. } => {
+                let uid = Uids::<T>::get(netuid, who).ok_or(Error::<T>::HotKeyNotRegisteredInSubNet)?;
+                Self::check_evm_rate(*netuid, uid)
+            }
+            Call::commit_timelocked_weights { reveal_round, .. }
+            | Call::commit_timelocked_mechanism_weights { reveal_round, .. }
+            | Call::commit_crv3_mechanism_weights { reveal_round, .. } => {
+                ensure!(*reveal_round >= T::last_drand_round(), Error::<T>::InvalidRevealRound);
+                Ok(())
+            }
+            Call::batch_set_weights { netuids, weights, version_keys } => {
+                let equal = netuids.len() == weights.len() && netuids.len() == version_keys.len();
+                ensure!(equal, Error::<T>::InputLengthsUnequal);
+                Ok(())
+            }
+            Call::batch_commit_weights { netuids, commit_hashes } => {
+                ensure!(netuids.len() == commit_hashes.len(), Error::<T>::InputLengthsUnequal);
+                Ok(())
+            }
+            Call::batch_reveal_weights { uids_list, values_list, salts_list, version_keys, .. } => {
+                let lengths = [values_list.len(), salts_list.len(), version_keys.len()];
+                let equal = lengths.iter().all(|length| *length == uids_list.len());
+                ensure!(equal, Error::<T>::InputLengthsUnequal);
                 Ok(())
             }
             Call::serve_axon { netuid, ip, port, ip_type, .. }
@@ -72,6 +102,26 @@ impl<T: Config> Pallet<T> {
             }
             _ => Ok(()),
         }
+    }
+
+    /// A coldkey that announced its swap can go on with the swap and do nothing else: whoever stole it cannot move
+    /// anything before its owner sees the announcement.
+    pub(super) fn check_coldkey_swap(who: &T::AccountId, call: Option<&Call<T>>) -> Result<(), Error<T>> {
+        if !ColdkeySwapAnnouncements::<T>::contains_key(who) {
+            return Ok(());
+        }
+        ensure!(!ColdkeySwapDisputes::<T>::contains_key(who), Error::<T>::ColdkeySwapDisputed);
+        let allowed = matches!(
+            call,
+            Some(
+                Call::announce_coldkey_swap { .. }
+                    | Call::swap_coldkey_announced { .. }
+                    | Call::dispute_coldkey_swap {}
+                    | Call::clear_coldkey_swap_announcement {}
+            )
+        );
+        ensure!(allowed, Error::<T>::ColdkeySwapAnnounced);
+        Ok(())
     }
 
     fn check_reveal(who: &T::AccountId, netuid: NetUid, mecid: MechId, reveal: &Reveal) -> Result<(), Error<T>> {
@@ -86,7 +136,11 @@ impl<T: Config> Pallet<T> {
     fn check_weights_rate(who: &T::AccountId, call: &Call<T>) -> Result<(), Error<T>> {
         let Some((netuid, mecid)) = weights_target(call) else { return Ok(()) };
         let error = match call {
-            Call::commit_weights { .. } | Call::commit_mechanism_weights { .. } => Error::<T>::CommittingWeightsTooFast,
+            Call::commit_weights { .. }
+            | Call::commit_mechanism_weights { .. }
+            | Call::commit_timelocked_weights { .. }
+            | Call::commit_timelocked_mechanism_weights { .. }
+            | Call::commit_crv3_mechanism_weights { .. } => Error::<T>::CommittingWeightsTooFast,
             Call::set_weights { .. } | Call::set_mechanism_weights { .. }
                 if !CommitRevealWeightsEnabled::<T>::get(netuid) =>
             {
@@ -111,6 +165,7 @@ fn weights_target<T: Config>(call: &Call<T>) -> Option<(NetUid, MechId)> {
         Call::set_mechanism_weights { netuid, mecid, .. }
         | Call::commit_mechanism_weights { netuid, mecid, .. }
         | Call::reveal_mechanism_weights { netuid, mecid, .. }
+        | Call::commit_crv3_mechanism_weights { netuid, mecid, .. }
         | Call::commit_timelocked_mechanism_weights { netuid, mecid, .. } => Some((*netuid, *mecid)),
         _ => None,
     }
@@ -167,8 +222,10 @@ where
         _inherited_implication: &impl Implication,
         _source: TransactionSource,
     ) -> ValidateResult<Self::Val, T::RuntimeCall> {
-        if let (Some(who), Some(call)) = (origin.as_signer(), call.is_sub_type()) {
-            Pallet::<T>::check_before_dispatch(who, call)
+        if let Some(who) = origin.as_signer() {
+            let call = call.is_sub_type();
+            Pallet::<T>::check_coldkey_swap(who, call)
+                .and_then(|()| call.map_or(Ok(()), |call| Pallet::<T>::check_before_dispatch(who, call)))
                 .map_err(|error| InvalidTransaction::Custom(custom_code(&error)))?;
         }
         Ok((ValidTransaction::default(), (), origin))

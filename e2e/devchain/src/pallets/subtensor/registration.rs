@@ -71,6 +71,19 @@ impl<T: Config> Pallet<T> {
         <pallet_balances::Pallet<T> as Mutate<T::AccountId>>::mint_into(coldkey, amount).map(|_| ())
     }
 
+    /// Gives all TAO of a coldkey to another. The account need not stay.
+    pub(super) fn hand_over_balance(from: &T::AccountId, to: &T::AccountId) -> DispatchResult {
+        let all = <pallet_balances::Pallet<T> as Inspect<T::AccountId>>::reducible_balance(
+            from,
+            Preservation::Expendable,
+            Fortitude::Polite,
+        );
+        if all > 0 {
+            <pallet_balances::Pallet<T> as Mutate<T::AccountId>>::transfer(from, to, all, Preservation::Expendable)?;
+        }
+        Ok(())
+    }
+
     /// What a coldkey can spend and keep its account.
     pub(super) fn spendable(coldkey: &T::AccountId) -> TaoBalance {
         <pallet_balances::Pallet<T> as Inspect<T::AccountId>>::reducible_balance(
@@ -106,10 +119,15 @@ impl<T: Config> Pallet<T> {
         ensure!(owned, Error::<T>::NonAssociatedColdKey);
         ensure!(MaxAllowedUids::<T>::get(netuid) > 0, Error::<T>::NoNeuronIdAvailable);
 
+        let full = SubnetworkN::<T>::get(netuid) >= MaxAllowedUids::<T>::get(netuid);
+        let room = !full || Self::neuron_to_replace(netuid).is_some();
+        ensure!(room, Error::<T>::NoNeuronIdAvailable);
+
         Self::withdraw(coldkey, price)?;
         Self::create_hotkey_if_new(coldkey, hotkey);
         let uid = Self::register_neuron(netuid, hotkey)?;
         Self::raise_price(netuid);
+        RAORecycledForRegistration::<T>::mutate(netuid, |recycled| *recycled = recycled.saturating_add(price));
         Self::deposit_event(Event::NeuronRegistered(netuid, uid, hotkey.clone()));
         Ok(())
     }
@@ -126,7 +144,7 @@ impl<T: Config> Pallet<T> {
         Ok(uid)
     }
 
-    fn append_neuron(netuid: NetUid, hotkey: &T::AccountId, uid: u16) {
+    pub(super) fn append_neuron(netuid: NetUid, hotkey: &T::AccountId, uid: u16) {
         SubnetworkN::<T>::insert(netuid, uid + 1);
         Active::<T>::append(netuid, true);
         ValidatorPermit::<T>::append(netuid, false);
@@ -142,13 +160,9 @@ impl<T: Config> Pallet<T> {
         Self::bind_uid(netuid, uid, hotkey);
     }
 
-    fn replace_neuron(netuid: NetUid, uid: u16, hotkey: &T::AccountId) {
-        let old = Keys::<T>::get(netuid, uid);
-        Uids::<T>::remove(netuid, &old);
-        IsNetworkMember::<T>::remove(&old, netuid);
-        Axons::<T>::remove(netuid, &old);
-        Prometheus::<T>::remove(netuid, &old);
-        NeuronCertificates::<T>::remove(netuid, &old);
+    pub(super) fn replace_neuron(netuid: NetUid, uid: u16, hotkey: &T::AccountId) {
+        Self::forget_hotkey(netuid, &Keys::<T>::get(netuid, uid));
+        Self::forget_evm(netuid, uid);
         let slot = usize::from(uid);
         Active::<T>::mutate(netuid, |all| set(all, slot, true));
         ValidatorPermit::<T>::mutate(netuid, |all| set(all, slot, false));
@@ -167,6 +181,15 @@ impl<T: Config> Pallet<T> {
         Self::bind_uid(netuid, uid, hotkey);
     }
 
+    /// Removes what is kept by hotkey of whoever leaves a subnet.
+    pub(super) fn forget_hotkey(netuid: NetUid, hotkey: &T::AccountId) {
+        Uids::<T>::remove(netuid, hotkey);
+        IsNetworkMember::<T>::remove(hotkey, netuid);
+        Axons::<T>::remove(netuid, hotkey);
+        Prometheus::<T>::remove(netuid, hotkey);
+        NeuronCertificates::<T>::remove(netuid, hotkey);
+    }
+
     fn bind_uid(netuid: NetUid, uid: u16, hotkey: &T::AccountId) {
         Keys::<T>::insert(netuid, uid, hotkey);
         Uids::<T>::insert(netuid, hotkey, uid);
@@ -178,31 +201,18 @@ impl<T: Config> Pallet<T> {
     ///
     /// Neurons within their immunity period are passed over while enough others stay; hotkeys of the owner always.
     fn neuron_to_replace(netuid: NetUid) -> Option<u16> {
-        let n = SubnetworkN::<T>::get(netuid);
-        let immunity = u64::from(ImmunityPeriod::<T>::get(netuid));
         let emission = Emission::<T>::get(netuid);
-        let mut owner_hotkeys_left = ImmuneOwnerUidsLimit::<T>::get(netuid);
-        let owner = SubnetOwner::<T>::get(netuid);
-        let owner_hotkey = SubnetOwnerHotkey::<T>::get(netuid);
-        let mut immune = Vec::new();
-        let mut others = Vec::new();
-        for uid in 0..n {
-            let hotkey = Keys::<T>::get(netuid, uid);
-            let of_owner = hotkey == owner_hotkey || Owner::<T>::get(&hotkey) == owner;
-            if of_owner && owner_hotkeys_left > 0 {
-                owner_hotkeys_left -= 1;
-                continue;
-            }
-            let registered_at = BlockAtRegistration::<T>::get(netuid, uid);
-            let rank = (emission.get(usize::from(uid)).copied().unwrap_or(0), registered_at, uid);
-            let young = Self::block().saturating_sub(registered_at) < immunity;
-            if young { immune.push(rank) } else { others.push(rank) }
-        }
-        // The least of the immune goes when keeping it would leave too few that may be replaced.
+        let immortal = Self::immortal_uids(netuid);
+        let rank = |uid: u16| {
+            let emitted = emission.get(usize::from(uid)).copied().unwrap_or(0);
+            (emitted, BlockAtRegistration::<T>::get(netuid, uid), uid)
+        };
+        let uids = (0..SubnetworkN::<T>::get(netuid)).filter(|uid| !immortal.contains(uid));
+        let (young, others): (Vec<u16>, Vec<u16>) = uids.partition(|uid| Self::is_young(netuid, *uid));
         let enough = others.len() > usize::from(MinNonImmuneUids::<T>::get(netuid));
-        let non_immune = others.into_iter().min();
-        let chosen = if enough { non_immune } else { immune.into_iter().min().or(non_immune) };
-        chosen.map(|(_, _, uid)| uid)
+        // The least of the young goes when another of the others would leave too few of them.
+        let from = if enough { others } else { young };
+        from.into_iter().min_by_key(|uid| rank(*uid))
     }
 
     fn raise_price(netuid: NetUid) {
@@ -263,14 +273,17 @@ impl<T: Config> Pallet<T> {
         let owned = !Owner::<T>::contains_key(hotkey) || Owner::<T>::get(hotkey) == *coldkey;
         ensure!(owned, Error::<T>::NonAssociatedColdKey);
         ensure!(Self::network_rate_limit_passed(), Error::<T>::NetworkTxRateLimitExceeded);
-        let netuid = (1..=SubnetLimit::<T>::get())
-            .map(NetUid)
-            .find(|netuid| !Self::exists(*netuid))
-            .ok_or(Error::<T>::SubnetLimitReached)?;
+        let free = |netuid: &NetUid| !Self::exists(*netuid);
+        let next = (1..=SubnetLimit::<T>::get()).map(NetUid).find(free);
+        // A full network gives up its least wanted subnet, once that had time to prove itself.
+        let netuid = next.or_else(Self::subnet_to_prune).ok_or(Error::<T>::SubnetLimitReached)?;
         let cost = Self::network_lock_cost();
         ensure!(Self::spendable(coldkey) >= cost, Error::<T>::CannotAffordLockCost);
 
         Self::withdraw(coldkey, cost)?;
+        if Self::exists(netuid) {
+            Self::do_dissolve_network(netuid)?;
+        }
         SubnetLocked::<T>::insert(netuid, cost);
         NetworkLastLockCost::<T>::put(cost);
         LastRateLimitedBlock::<T>::insert(super::types::RateLimitKey::NetworkLastRegistered, Self::block());
@@ -335,6 +348,12 @@ impl<T: Config> Pallet<T> {
         SubtokenEnabled::<T>::insert(netuid, true);
         SubnetEmissionEnabled::<T>::insert(netuid, true);
     }
+}
+
+/// A per-uid vector at its full length; one in a state that was set by hand may have another.
+pub(super) fn fit<V: Clone + Default>(mut all: Vec<V>, n: usize) -> Vec<V> {
+    all.resize(n, V::default());
+    all
 }
 
 /// Writes one element of a per-uid vector, which may be shorter in a state that was set by hand.

@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 
 use sp_runtime::AccountId32;
+use substrate_fixed::types::U64F64;
 
 use super::info::{
-    DynamicInfo, HyperparamEntry, Metagraph, NeuronInfo, NeuronInfoLite, SelectiveMetagraph, StakeAvailability,
-    StakeInfo, SubnetHyperparams, SubnetHyperparamsV2, SubnetInfo, SubnetInfoV2, SubnetState,
+    DelegateInfo, Delegated, DynamicInfo, HyperparamEntry, Metagraph, NeuronInfo, NeuronInfoLite, SelectiveMetagraph,
+    StakeAvailability, StakeInfo, SubnetHyperparams, SubnetHyperparamsV2, SubnetInfo, SubnetInfov2, SubnetState,
 };
-use super::types::{AlphaBalance, MechId, NetUid, TaoBalance};
+use super::types::{AlphaBalance, LockState, MechId, NetUid, TaoBalance};
 
 /// What a swap would give, with its fees and what the price's movement costs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, codec::Encode, codec::Decode, scale_info::TypeInfo)]
@@ -56,9 +57,9 @@ sp_api::decl_runtime_apis! {
         /// Every subnet as clients before dynamic TAO read it.
         fn get_subnets_info() -> Vec<Option<SubnetInfo>>;
         /// A subnet with its identity.
-        fn get_subnet_info_v2(netuid: NetUid) -> Option<SubnetInfoV2>;
+        fn get_subnet_info_v2(netuid: NetUid) -> Option<SubnetInfov2>;
         /// Every subnet with its identity.
-        fn get_subnets_info_v2() -> Vec<Option<SubnetInfoV2>>;
+        fn get_subnets_info_v2() -> Vec<Option<SubnetInfov2>>;
         /// Hyperparameters, first version.
         fn get_subnet_hyperparams(netuid: NetUid) -> Option<SubnetHyperparams>;
         /// Hyperparameters, second version.
@@ -91,6 +92,12 @@ sp_api::decl_runtime_apis! {
         fn get_next_epoch_start_block(netuid: NetUid) -> Option<u64>;
         /// TAO emitted per block.
         fn get_block_emission() -> TaoBalance;
+        /// Hotkey to which what a coldkey's miners earn is staked.
+        fn get_coldkey_auto_stake_hotkey(coldkey: AccountId32, netuid: NetUid) -> Option<AccountId32>;
+        /// Subnet that would make room for another.
+        fn get_subnet_to_prune() -> Option<NetUid>;
+        /// Account that holds what a subnet has.
+        fn get_subnet_account_id(netuid: NetUid) -> Option<AccountId32>;
     }
 
     /// Stakes.
@@ -118,6 +125,22 @@ sp_api::decl_runtime_apis! {
             destination_coldkey_account: AccountId32,
             amount: u64
         ) -> u64;
+        /// A coldkey's lock; this chain has none.
+        fn get_coldkey_lock(coldkey_account: AccountId32, netuid: NetUid) -> Option<LockState>;
+        /// Conviction of the locks on a hotkey; this chain has none.
+        fn get_hotkey_conviction(hotkey: AccountId32, netuid: NetUid) -> U64F64;
+        /// Hotkey with the most conviction; this chain has none.
+        fn get_most_convicted_hotkey_on_subnet(netuid: NetUid) -> Option<AccountId32>;
+    }
+
+    /// Delegates.
+    pub trait DelegateInfoRuntimeApi {
+        /// Every delegate.
+        fn get_delegates() -> Vec<DelegateInfo<AccountId32>>;
+        /// One delegate.
+        fn get_delegate(delegate_account: AccountId32) -> Option<DelegateInfo<AccountId32>>;
+        /// Delegates that a coldkey stakes to.
+        fn get_delegated(delegatee_account: AccountId32) -> Vec<Delegated>;
     }
 
     /// Price of a subnet.

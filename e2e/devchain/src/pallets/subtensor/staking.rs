@@ -1,14 +1,11 @@
 //! Stake: the share pool of a hotkey, the swap between TAO and alpha, and what counts as total stake.
 
 use frame_support::ensure;
-use sp_runtime::DispatchResult;
+use sp_runtime::DispatchError;
 
 use super::MIN_STAKE;
 use super::pallet::*;
 use super::types::{AlphaBalance, NetUid, SafeFloat, TaoBalance};
-
-/// Fee of a swap on a pool, in 65535ths: about 0.05 %, the public chain's default.
-const SWAP_FEE: u128 = 33;
 
 /// What a caller accepts as price.
 #[derive(Debug, Clone, Copy)]
@@ -73,7 +70,7 @@ impl<T: Config> Pallet<T> {
         TotalAlphaStaked::<T>::mutate(netuid, |alpha| *alpha = alpha.saturating_add(amount));
     }
 
-    fn decrease_stake(hotkey: &T::AccountId, coldkey: &T::AccountId, netuid: NetUid, amount: AlphaBalance) {
+    pub(super) fn decrease_stake(hotkey: &T::AccountId, coldkey: &T::AccountId, netuid: NetUid, amount: AlphaBalance) {
         let alpha = TotalHotkeyAlpha::<T>::get(hotkey, netuid);
         let total_shares = TotalHotkeySharesV2::<T>::get(hotkey, netuid).mantissa;
         let held = AlphaV2::<T>::get((hotkey, coldkey, netuid)).mantissa;
@@ -133,35 +130,51 @@ impl<T: Config> Pallet<T> {
 
     /// What a swap of TAO for alpha would give.
     pub fn sim_buy(netuid: NetUid, tao: TaoBalance) -> Swap {
-        if !Self::is_dynamic(netuid) {
+        Self::quote_buy(netuid, tao, false)
+    }
+
+    fn swap_fee(netuid: NetUid, paid: u64) -> u128 {
+        u128::from(paid) * u128::from(T::swap_fee_rate(netuid)) / u128::from(u16::MAX)
+    }
+
+    pub(super) fn quote_buy(netuid: NetUid, tao: TaoBalance, free: bool) -> Swap {
+        let Some((tao_in, alpha_in)) = Self::pool(netuid) else {
             return Swap { tao, alpha: tao, fee: 0 };
-        }
-        let (tao_in, alpha_in) = Self::reserves(netuid);
-        let fee = u128::from(tao) * SWAP_FEE / 65_535;
-        let paid = u128::from(tao) - fee;
+        };
+        let cost = if free { 0 } else { Self::swap_fee(netuid, tao) };
+        let paid = u128::from(tao) - cost;
         // Constant product: what leaves is alpha * paid / (tao + paid), rounded down in the pool's favour.
         let alpha = (alpha_in * paid).checked_div(tao_in + paid).unwrap_or(0);
-        Swap { tao, alpha: to_u64(alpha), fee: to_u64(fee) }
+        Swap { tao, alpha: to_u64(alpha), fee: to_u64(cost) }
     }
 
     /// What a swap of alpha for TAO would give.
     pub fn sim_sell(netuid: NetUid, alpha: AlphaBalance) -> Swap {
-        if !Self::is_dynamic(netuid) {
+        Self::quote_sell(netuid, alpha, false)
+    }
+
+    pub(super) fn quote_sell(netuid: NetUid, alpha: AlphaBalance, free: bool) -> Swap {
+        let Some((tao_in, alpha_in)) = Self::pool(netuid) else {
             return Swap { tao: alpha, alpha, fee: 0 };
-        }
-        let (tao_in, alpha_in) = Self::reserves(netuid);
-        let fee = u128::from(alpha) * SWAP_FEE / 65_535;
-        let paid = u128::from(alpha) - fee;
+        };
+        let cost = if free { 0 } else { Self::swap_fee(netuid, alpha) };
+        let paid = u128::from(alpha) - cost;
         let tao = (tao_in * paid).checked_div(alpha_in + paid).unwrap_or(0);
-        Swap { tao: to_u64(tao), alpha, fee: to_u64(fee) }
+        Swap { tao: to_u64(tao), alpha, fee: to_u64(cost) }
+    }
+
+    /// TAO and alpha in the pool of a subnet that is priced by one.
+    pub(super) fn pool(netuid: NetUid) -> Option<(u128, u128)> {
+        Self::is_dynamic(netuid).then(|| Self::reserves(netuid))
     }
 
     fn reserves(netuid: NetUid) -> (u128, u128) {
         (u128::from(SubnetTAO::<T>::get(netuid)), u128::from(SubnetAlphaIn::<T>::get(netuid)))
     }
 
-    fn buy(netuid: NetUid, tao: TaoBalance) -> Swap {
-        let swap = Self::sim_buy(netuid, tao);
+    /// Swaps TAO for alpha, without a fee where another swap of the same call paid it.
+    pub(super) fn buy(netuid: NetUid, tao: TaoBalance, free: bool) -> Swap {
+        let swap = Self::quote_buy(netuid, tao, free);
         SubnetTAO::<T>::mutate(netuid, |pool| *pool = pool.saturating_add(tao));
         if Self::is_dynamic(netuid) {
             SubnetAlphaIn::<T>::mutate(netuid, |pool| *pool = pool.saturating_sub(swap.alpha));
@@ -172,8 +185,9 @@ impl<T: Config> Pallet<T> {
         swap
     }
 
-    fn sell(netuid: NetUid, alpha: AlphaBalance) -> Swap {
-        let swap = Self::sim_sell(netuid, alpha);
+    /// Swaps alpha for TAO, without a fee where another swap of the same call pays it.
+    pub(super) fn sell(netuid: NetUid, alpha: AlphaBalance, free: bool) -> Swap {
+        let swap = Self::quote_sell(netuid, alpha, free);
         SubnetTAO::<T>::mutate(netuid, |pool| *pool = pool.saturating_sub(swap.tao));
         if Self::is_dynamic(netuid) {
             SubnetAlphaIn::<T>::mutate(netuid, |pool| *pool = pool.saturating_add(alpha));
@@ -190,7 +204,7 @@ impl<T: Config> Pallet<T> {
         netuid: NetUid,
         amount: TaoBalance,
         limit: Option<PriceLimit>,
-    ) -> DispatchResult {
+    ) -> Result<AlphaBalance, DispatchError> {
         ensure!(Self::exists(netuid), Error::<T>::SubnetNotExists);
         ensure!(netuid.is_root() || SubtokenEnabled::<T>::get(netuid), Error::<T>::SubtokenDisabled);
         let least = MIN_STAKE + Self::sim_buy(netuid, MIN_STAKE).fee;
@@ -204,10 +218,13 @@ impl<T: Config> Pallet<T> {
         ensure!(Self::sim_buy(netuid, amount).alpha > 0, Error::<T>::InsufficientLiquidity);
 
         Self::withdraw(coldkey, amount)?;
-        let swap = Self::buy(netuid, amount);
+        let swap = Self::buy(netuid, amount, false);
         Self::increase_stake(hotkey, coldkey, netuid, swap.alpha);
+        if !Self::owns(coldkey, hotkey) {
+            Self::become_delegate(hotkey);
+        }
         Self::deposit_event(Event::StakeAdded(coldkey.clone(), hotkey.clone(), amount, swap.alpha, netuid, swap.fee));
-        Ok(())
+        Ok(swap.alpha)
     }
 
     pub(super) fn do_remove_stake(
@@ -216,7 +233,7 @@ impl<T: Config> Pallet<T> {
         netuid: NetUid,
         amount: AlphaBalance,
         limit: Option<PriceLimit>,
-    ) -> DispatchResult {
+    ) -> Result<TaoBalance, DispatchError> {
         ensure!(Self::exists(netuid), Error::<T>::SubnetNotExists);
         ensure!(netuid.is_root() || SubtokenEnabled::<T>::get(netuid), Error::<T>::SubtokenDisabled);
         ensure!(Owner::<T>::contains_key(hotkey), Error::<T>::HotKeyAccountNotExists);
@@ -232,10 +249,11 @@ impl<T: Config> Pallet<T> {
         ensure!(proceeds > 0 && proceeds <= SubnetTAO::<T>::get(netuid), Error::<T>::InsufficientLiquidity);
 
         Self::decrease_stake(hotkey, coldkey, netuid, amount);
-        let swap = Self::sell(netuid, amount);
+        let swap = Self::sell(netuid, amount, false);
         Self::deposit(coldkey, swap.tao)?;
+        Self::drop_unaffordable_children(hotkey);
         Self::deposit_event(Event::StakeRemoved(coldkey.clone(), hotkey.clone(), swap.tao, amount, netuid, swap.fee));
-        Ok(())
+        Ok(swap.tao)
     }
 
     /// The largest part of an amount of TAO that does not push the price above the limit.

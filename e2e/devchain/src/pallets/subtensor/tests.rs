@@ -1,5 +1,10 @@
 //! The pallet on a state of its own: errors in the order of the public chain, epochs, stake, replacement.
 
+mod children;
+mod moving;
+mod owner;
+mod swaps;
+
 use frame_support::assert_ok;
 use sp_core::storage::Storage;
 use sp_io::TestExternalities;

@@ -1,12 +1,17 @@
 //! Types of `SubtensorModule` that stand in storage, calls and events. Field order is the encoding.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::cell::Cell;
 
 use codec::{CompactAs, Decode, DecodeWithMemTracking, Encode, MaxEncodedLen};
-use frame_support::BoundedVec;
 use frame_support::traits::ConstU32;
+use frame_support::{BoundedVec, PalletId};
 use scale_info::{Type, TypeInfo};
 use serde::{Deserialize, Serialize};
+use sp_runtime::traits::AccountIdConversion;
+use sp_runtime::{AccountId32, Percent};
+use substrate_fixed::types::U64F64;
+
+use super::limits::Hyperparameter;
 
 /// An amount of TAO in rao.
 pub type TaoBalance = u64;
@@ -23,14 +28,30 @@ pub type NetUidStorageIndex = u16;
 /// The most netuids there can be; the stride of [`NetUidStorageIndex`].
 pub const GLOBAL_MAX_SUBNET_COUNT: u16 = 4096;
 
-/// Whether metadata shows [`NetUid`] as a type of its own (runtimes since about spec 429) or as a plain `u16`.
+/// How metadata shows [`NetUid`]; its encoding is the same either way.
 ///
-/// The encoding is the same. Clients older than July 2026 read only the plain form, newer ones read both.
-static NETUID_IS_A_TYPE: AtomicBool = AtomicBool::new(false);
+/// The public chain made it a type of its own about spec 429, in July 2026. Clients older than that read only the plain
+/// form, newer ones read both.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum NetuidType {
+    /// As a plain `u16`, which every generation of clients reads.
+    #[default]
+    U16,
+    /// As a type of its own, as the public chain does today.
+    Newtype,
+}
 
-/// Chooses how metadata shows [`NetUid`], for the whole process and before the chain starts.
-pub fn show_netuid_as_type(own_type: bool) {
-    NETUID_IS_A_TYPE.store(own_type, Ordering::Relaxed);
+thread_local! {
+    /// How the metadata that this thread is making shows [`NetUid`].
+    static SHOWN_AS: Cell<NetuidType> = const { Cell::new(NetuidType::U16) };
+}
+
+/// Makes metadata in which [`NetUid`] is shown in one way or the other.
+pub fn showing_netuid_as<R>(shown_as: NetuidType, make: impl FnOnce() -> R) -> R {
+    let before = SHOWN_AS.replace(shown_as);
+    let metadata = make();
+    SHOWN_AS.set(before);
+    metadata
 }
 
 /// A subnet.
@@ -70,6 +91,11 @@ impl NetUid {
     }
 }
 
+/// Account that stands for a subnet: derived from the pallet's id and the netuid, as FRAME derives accounts of pallets.
+pub fn subnet_account(netuid: NetUid) -> AccountId32 {
+    PalletId(*b"subtensr").into_sub_account_truncating(netuid.0)
+}
+
 impl From<u16> for NetUid {
     fn from(netuid: u16) -> Self {
         Self(netuid)
@@ -86,7 +112,7 @@ impl TypeInfo for NetUid {
     type Identity = Self;
 
     fn type_info() -> Type {
-        if !NETUID_IS_A_TYPE.load(Ordering::Relaxed) {
+        if SHOWN_AS.get() == NetuidType::U16 {
             return u16::type_info();
         }
         Type::builder()
@@ -225,6 +251,75 @@ pub enum RecycleOrBurnEnum {
     Recycle,
 }
 
+/// How a subnet's epochs are computed.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Default, Encode, Decode, DecodeWithMemTracking, TypeInfo, MaxEncodedLen,
+)]
+pub enum EpochConsensus {
+    /// By Yuma consensus.
+    #[default]
+    Yuma,
+    /// Not at all; this chain knows it by name only.
+    Null,
+}
+
+/// Which consensus liquid alpha compares weights with.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Default, Encode, Decode, DecodeWithMemTracking, TypeInfo, MaxEncodedLen,
+)]
+pub enum ConsensusMode {
+    /// That of the epoch itself.
+    Current,
+    /// That of the epoch before.
+    Previous,
+    /// That of the epoch before where bonds are fully penalised, else that of the epoch itself.
+    #[default]
+    Auto,
+}
+
+/// Stake that is bound for a while; this chain has none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode, DecodeWithMemTracking, TypeInfo)]
+pub struct LockState {
+    /// Alpha bound.
+    pub locked_mass: AlphaBalance,
+    /// Alpha times time.
+    pub conviction: U64F64,
+    /// Block.
+    pub last_update: u64,
+}
+
+/// What a miner has deposited; this chain takes nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode, DecodeWithMemTracking, TypeInfo)]
+pub struct MinerCollateralState {
+    /// Alpha bound.
+    pub locked: AlphaBalance,
+    /// Alpha released per alpha earned.
+    pub drain_ratio: U64F64,
+    /// Least alpha bound.
+    pub min_locked: AlphaBalance,
+    /// Alpha earned.
+    pub earned: AlphaBalance,
+}
+
+/// A subnet that a crowd has leased; this chain has none.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, DecodeWithMemTracking, TypeInfo)]
+pub struct SubnetLease<AccountId, BlockNumber, Balance> {
+    /// Who runs it.
+    pub beneficiary: AccountId,
+    /// Its owner.
+    pub coldkey: AccountId,
+    /// Its owner's hotkey.
+    pub hotkey: AccountId,
+    /// The crowd's part.
+    pub emissions_share: Percent,
+    /// Last block.
+    pub end_block: Option<BlockNumber>,
+    /// Subnet.
+    pub netuid: NetUid,
+    /// Its price.
+    pub cost: Balance,
+}
+
 /// What [`super::pallet::LastRateLimitedBlock`] counts.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, DecodeWithMemTracking, TypeInfo, MaxEncodedLen)]
 pub enum RateLimitKey<AccountId> {
@@ -233,11 +328,20 @@ pub enum RateLimitKey<AccountId> {
     SetSNOwnerHotkey(NetUid),
     /// Last change of a hyperparameter by the owner.
     #[codec(index = 1)]
-    OwnerHyperparamUpdate(NetUid, u16),
+    OwnerHyperparamUpdate(NetUid, Hyperparameter),
     /// Last registration of a network.
     #[codec(index = 2)]
     NetworkLastRegistered,
     /// Last transaction of an account.
     #[codec(index = 3)]
     LastTxBlock(AccountId),
+    /// Last raise of a child hotkey's take.
+    #[codec(index = 4)]
+    LastTxBlockChildKeyTake(AccountId),
+    /// Last change of a take.
+    #[codec(index = 5)]
+    LastTxBlockDelegateTake(AccountId),
+    /// Last alpha bought and burned.
+    #[codec(index = 6)]
+    AddStakeBurn(NetUid),
 }

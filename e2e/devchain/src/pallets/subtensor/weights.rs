@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use codec::Compact;
 use frame_support::ensure;
 use sp_runtime::DispatchResult;
 
@@ -54,6 +55,38 @@ impl<T: Config> Pallet<T> {
         Ok(())
     }
 
+    /// Sets weights on several subnets. Every item stands for itself; events tell which failed.
+    pub(super) fn do_batch_set_weights(
+        hotkey: T::AccountId,
+        netuids: Vec<Compact<NetUid>>,
+        weights: Vec<Vec<(Compact<u16>, Compact<u16>)>>,
+        version_keys: Vec<Compact<u64>>,
+    ) -> DispatchResult {
+        let equal = netuids.len() == weights.len() && netuids.len() == version_keys.len();
+        ensure!(equal, Error::<T>::InputLengthsUnequal);
+        let set = |netuid: NetUid, row: Vec<(Compact<u16>, Compact<u16>)>, version_key: u64| {
+            ensure!(!CommitRevealWeightsEnabled::<T>::get(netuid), Error::<T>::CommitRevealEnabled);
+            let (uids, values): (Vec<u16>, Vec<u16>) = row.into_iter().map(|(uid, value)| (uid.0, value.0)).unzip();
+            Self::do_set_weights(&hotkey, netuid, 0, &uids, &values, version_key)
+        };
+        let items = netuids.iter().zip(weights).zip(version_keys);
+        let results = items.map(|((netuid, row), version_key)| (netuid.0, set(netuid.0, row, version_key.0)));
+        Self::report_batch(results.collect());
+        Self::deposit_event(Event::BatchWeightsCompleted(netuids, hotkey));
+        Ok(())
+    }
+
+    /// Tells by events which items of a batch failed.
+    pub(super) fn report_batch(results: Vec<(NetUid, DispatchResult)>) {
+        let failed: Vec<_> = results.into_iter().filter_map(|(netuid, result)| Some((netuid, result.err()?))).collect();
+        if !failed.is_empty() {
+            Self::deposit_event(Event::BatchCompletedWithErrors);
+        }
+        for (netuid, error) in failed {
+            Self::deposit_event(Event::BatchWeightItemFailed(netuid, error));
+        }
+    }
+
     pub(super) fn check_mechanism(netuid: NetUid, mecid: MechId) -> Result<(), Error<T>> {
         let known = Self::exists(netuid) && mecid < MechanismCountCurrent::<T>::get(netuid);
         ensure!(known, Error::<T>::MechanismDoesNotExist);
@@ -79,14 +112,21 @@ impl<T: Config> Pallet<T> {
     }
 }
 
-/// Scales weights so that the largest is 65535.
+/// Scales weights so that the largest is 65535, rounded to the nearest as in the public chain's fixed point of 32 bits.
 #[expect(clippy::cast_possible_truncation, reason = "a value is at most the largest, so the quotient fits")]
 pub(super) fn max_upscale(values: &[u16]) -> Vec<u16> {
+    const MAX: u64 = u16::MAX as u64;
+    const HALF: u64 = 1 << 31;
     let largest = u64::from(values.iter().copied().max().unwrap_or(0));
     if largest == 0 {
         return values.to_vec();
     }
-    let scale = |value: u16| (u64::from(value) * u64::from(u16::MAX) / largest) as u16;
+    let scale = |value: u16| {
+        let value = u64::from(value);
+        // The order of the operations decides a rounding here and there.
+        let fixed = if largest > 32_768 { value * ((MAX << 32) / largest) } else { ((value * MAX) << 32) / largest };
+        ((fixed + HALF) >> 32) as u16
+    };
     values.iter().copied().map(scale).collect()
 }
 
@@ -103,7 +143,9 @@ mod tests {
 
     #[test]
     fn the_largest_weight_becomes_65535() {
-        assert_eq!(max_upscale(&[1, 2, 4]), [16_383, 32_767, 65_535]);
+        assert_eq!(max_upscale(&[1, 2, 4]), [16_384, 32_768, 65_535]);
+        assert_eq!(max_upscale(&[1, 20_000, 40_000, 65_535]), [1, 20_000, 40_000, 65_535]);
+        assert_eq!(max_upscale(&[10_000, 30_000, 40_000]), [16_384, 49_151, 65_535]);
         assert_eq!(max_upscale(&[0, 0]), [0, 0]);
         assert_eq!(max_upscale(&[]), Vec::<u16>::new());
     }

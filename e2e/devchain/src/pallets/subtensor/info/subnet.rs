@@ -56,132 +56,154 @@ pub struct DynamicInfo {
     pub moving_price: I96F32,
 }
 
-/// A subnet as clients before dynamic TAO read it.
-#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, TypeInfo)]
-pub struct SubnetInfo {
-    /// Subnet.
-    pub netuid: Compact<NetUid>,
-    /// Hyperparameter `rho`.
-    pub rho: Compact<u16>,
-    /// Hyperparameter `kappa`.
-    pub kappa: Compact<u16>,
-    /// Legacy.
-    pub difficulty: Compact<u64>,
-    /// Blocks in which a neuron is not replaced.
-    pub immunity_period: Compact<u16>,
-    /// Most permits.
-    pub max_allowed_validators: Compact<u16>,
-    /// Least number of weights.
-    pub min_allowed_weights: Compact<u16>,
-    /// Largest share of one weight.
-    pub max_weights_limit: Compact<u16>,
-    /// Legacy.
-    pub scaling_law_power: Compact<u16>,
-    /// Number of neurons.
-    pub subnetwork_n: Compact<u16>,
-    /// Most neurons.
-    pub max_allowed_uids: Compact<u16>,
-    /// Blocks since the last epoch.
-    pub blocks_since_last_step: Compact<u64>,
-    /// Blocks between epochs.
-    pub tempo: Compact<u16>,
-    /// Legacy.
-    pub network_modality: Compact<u16>,
-    /// Legacy.
-    pub network_connect: Vec<[u16; 2]>,
-    /// Legacy.
-    pub emission_values: Compact<u64>,
-    /// Price of a registration.
-    pub burn: Compact<TaoBalance>,
-    /// Coldkey of its owner.
-    pub owner: AccountId32,
+/// Defines two versions of a struct: the second has the first one's fields and then its own. It is flat, because
+/// clients go by the names of the fields.
+macro_rules! versions {
+    (
+        $(#[$doc:meta])* $first:ident { $($(#[$field_doc:meta])* $field:ident: $type:ty,)* }
+        $(#[$second_doc:meta])* $second:ident { $($(#[$more_doc:meta])* $more:ident: $more_type:ty,)* }
+    ) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, TypeInfo)]
+        pub struct $first {
+            $($(#[$field_doc])* pub $field: $type,)*
+        }
+
+        $(#[$second_doc])*
+        #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, TypeInfo)]
+        pub struct $second {
+            $($(#[$field_doc])* pub $field: $type,)*
+            $($(#[$more_doc])* pub $more: $more_type,)*
+        }
+
+        impl $second {
+            fn from_first(first: $first, $($more: $more_type),*) -> Self {
+                Self { $($field: first.$field,)* $($more,)* }
+            }
+        }
+    };
 }
 
-/// [`SubnetInfo`] with the identity.
-#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, TypeInfo)]
-pub struct SubnetInfoV2 {
-    /// The first version's fields.
-    pub info: SubnetInfo,
-    /// Identity given by its owner.
-    pub identity: Option<SubnetIdentityV3>,
+versions! {
+    /// A subnet as clients before dynamic TAO read it.
+    SubnetInfo {
+        /// Subnet.
+        netuid: Compact<NetUid>,
+        /// Hyperparameter `rho`.
+        rho: Compact<u16>,
+        /// Hyperparameter `kappa`.
+        kappa: Compact<u16>,
+        /// Legacy.
+        difficulty: Compact<u64>,
+        /// Blocks in which a neuron is not replaced.
+        immunity_period: Compact<u16>,
+        /// Most permits.
+        max_allowed_validators: Compact<u16>,
+        /// Least number of weights.
+        min_allowed_weights: Compact<u16>,
+        /// Largest share of one weight.
+        max_weights_limit: Compact<u16>,
+        /// Legacy.
+        scaling_law_power: Compact<u16>,
+        /// Number of neurons.
+        subnetwork_n: Compact<u16>,
+        /// Most neurons.
+        max_allowed_uids: Compact<u16>,
+        /// Blocks since the last epoch.
+        blocks_since_last_step: Compact<u64>,
+        /// Blocks between epochs.
+        tempo: Compact<u16>,
+        /// Legacy.
+        network_modality: Compact<u16>,
+        /// Legacy.
+        network_connect: Vec<[u16; 2]>,
+        /// Legacy.
+        emission_values: Compact<u64>,
+        /// Price of a registration.
+        burn: Compact<TaoBalance>,
+        /// Coldkey of its owner.
+        owner: AccountId32,
+    }
+    /// [`SubnetInfo`] with the identity. Spelt as on the chain.
+    SubnetInfov2 {
+        /// Identity given by its owner.
+        identity: Option<SubnetIdentityV3>,
+    }
 }
 
-/// Hyperparameters, first version.
-#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, TypeInfo)]
-pub struct SubnetHyperparams {
-    /// Hyperparameter `rho`.
-    pub rho: Compact<u16>,
-    /// Hyperparameter `kappa`.
-    pub kappa: Compact<u16>,
-    /// Blocks in which a neuron is not replaced.
-    pub immunity_period: Compact<u16>,
-    /// Least number of weights.
-    pub min_allowed_weights: Compact<u16>,
-    /// Largest share of one weight.
-    pub max_weights_limit: Compact<u16>,
-    /// Blocks between epochs.
-    pub tempo: Compact<u16>,
-    /// Legacy.
-    pub min_difficulty: Compact<u64>,
-    /// Legacy.
-    pub max_difficulty: Compact<u64>,
-    /// Least version key.
-    pub weights_version: Compact<u64>,
-    /// Blocks between weights.
-    pub weights_rate_limit: Compact<u64>,
-    /// Legacy.
-    pub adjustment_interval: Compact<u16>,
-    /// Blocks for which weights count.
-    pub activity_cutoff: Compact<u64>,
-    /// Whether neurons may register.
-    pub registration_allowed: bool,
-    /// Legacy.
-    pub target_regs_per_interval: Compact<u16>,
-    /// Least price of a registration.
-    pub min_burn: Compact<TaoBalance>,
-    /// Largest price of a registration.
-    pub max_burn: Compact<TaoBalance>,
-    /// Share of old bonds kept, in millionths.
-    pub bonds_moving_avg: Compact<u64>,
-    /// Legacy.
-    pub max_regs_per_block: Compact<u16>,
-    /// Blocks between axons.
-    pub serving_rate_limit: Compact<u64>,
-    /// Most permits.
-    pub max_validators: Compact<u16>,
-    /// Legacy.
-    pub adjustment_alpha: Compact<u64>,
-    /// Legacy.
-    pub difficulty: Compact<u64>,
-    /// Epochs from commit to reveal.
-    pub commit_reveal_period: Compact<u64>,
-    /// Whether weights are committed first.
-    pub commit_reveal_weights_enabled: bool,
-    /// Largest rate of liquid alpha.
-    pub alpha_high: Compact<u16>,
-    /// Least rate of liquid alpha.
-    pub alpha_low: Compact<u16>,
-    /// Whether bonds move at a rate per pair.
-    pub liquid_alpha_enabled: bool,
-}
-
-/// Hyperparameters, second version.
-#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, TypeInfo)]
-pub struct SubnetHyperparamsV2 {
-    /// The first version's fields.
-    pub v1: SubnetHyperparams,
-    /// Steepness of liquid alpha.
-    pub alpha_sigmoid_steepness: I32F32,
-    /// 3, or 2.
-    pub yuma_version: Compact<u16>,
-    /// Whether the subnet emits.
-    pub subnet_is_active: bool,
-    /// Whether stake may be transferred.
-    pub transfers_enabled: bool,
-    /// Whether a commitment may reset bonds.
-    pub bonds_reset_enabled: bool,
-    /// Whether users provide liquidity.
-    pub user_liquidity_enabled: bool,
+versions! {
+    /// Hyperparameters, first version.
+    SubnetHyperparams {
+        /// Hyperparameter `rho`.
+        rho: Compact<u16>,
+        /// Hyperparameter `kappa`.
+        kappa: Compact<u16>,
+        /// Blocks in which a neuron is not replaced.
+        immunity_period: Compact<u16>,
+        /// Least number of weights.
+        min_allowed_weights: Compact<u16>,
+        /// Largest share of one weight.
+        max_weights_limit: Compact<u16>,
+        /// Blocks between epochs.
+        tempo: Compact<u16>,
+        /// Legacy.
+        min_difficulty: Compact<u64>,
+        /// Legacy.
+        max_difficulty: Compact<u64>,
+        /// Least version key.
+        weights_version: Compact<u64>,
+        /// Blocks between weights.
+        weights_rate_limit: Compact<u64>,
+        /// Legacy.
+        adjustment_interval: Compact<u16>,
+        /// Blocks for which weights count.
+        activity_cutoff: Compact<u64>,
+        /// Whether neurons may register.
+        registration_allowed: bool,
+        /// Legacy.
+        target_regs_per_interval: Compact<u16>,
+        /// Least price of a registration.
+        min_burn: Compact<TaoBalance>,
+        /// Largest price of a registration.
+        max_burn: Compact<TaoBalance>,
+        /// Share of old bonds kept, in millionths.
+        bonds_moving_avg: Compact<u64>,
+        /// Legacy.
+        max_regs_per_block: Compact<u16>,
+        /// Blocks between axons.
+        serving_rate_limit: Compact<u64>,
+        /// Most permits.
+        max_validators: Compact<u16>,
+        /// Legacy.
+        adjustment_alpha: Compact<u64>,
+        /// Legacy.
+        difficulty: Compact<u64>,
+        /// Epochs from commit to reveal.
+        commit_reveal_period: Compact<u64>,
+        /// Whether weights are committed first.
+        commit_reveal_weights_enabled: bool,
+        /// Largest rate of liquid alpha.
+        alpha_high: Compact<u16>,
+        /// Least rate of liquid alpha.
+        alpha_low: Compact<u16>,
+        /// Whether bonds move at a rate per pair.
+        liquid_alpha_enabled: bool,
+    }
+    /// Hyperparameters, second version.
+    SubnetHyperparamsV2 {
+        /// Steepness of liquid alpha.
+        alpha_sigmoid_steepness: I32F32,
+        /// 3, or 2.
+        yuma_version: Compact<u16>,
+        /// Whether the subnet emits.
+        subnet_is_active: bool,
+        /// Whether stake may be transferred.
+        transfers_enabled: bool,
+        /// Whether a commitment may reset bonds.
+        bonds_reset_enabled: bool,
+        /// Whether users provide liquidity.
+        user_liquidity_enabled: bool,
+    }
 }
 
 /// A hyperparameter by name.
@@ -267,9 +289,9 @@ impl<T: Config> Pallet<T> {
     }
 
     /// [`Self::get_subnet_info`] with the identity.
-    pub fn get_subnet_info_v2(netuid: NetUid) -> Option<SubnetInfoV2> {
+    pub fn get_subnet_info_v2(netuid: NetUid) -> Option<SubnetInfov2> {
         let identity = SubnetIdentitiesV3::<T>::get(netuid);
-        Self::get_subnet_info(netuid).map(|info| SubnetInfoV2 { info, identity })
+        Self::get_subnet_info(netuid).map(|info| SubnetInfov2::from_first(info, identity))
     }
 
     /// Hyperparameters, first version.
@@ -320,15 +342,15 @@ impl<T: Config> Pallet<T> {
 
     /// Hyperparameters, second version.
     pub fn get_subnet_hyperparams_v2(netuid: NetUid) -> Option<SubnetHyperparamsV2> {
-        Some(SubnetHyperparamsV2 {
-            v1: Self::get_subnet_hyperparams(netuid)?,
-            alpha_sigmoid_steepness: Self::steepness(netuid),
-            yuma_version: Compact(Self::yuma_version(netuid)),
-            subnet_is_active: Self::is_started(netuid),
-            transfers_enabled: TransferToggle::<T>::get(netuid),
-            bonds_reset_enabled: BondsResetOn::<T>::get(netuid),
-            user_liquidity_enabled: false,
-        })
+        Some(SubnetHyperparamsV2::from_first(
+            Self::get_subnet_hyperparams(netuid)?,
+            Self::steepness(netuid),
+            Compact(Self::yuma_version(netuid)),
+            Self::is_started(netuid),
+            TransferToggle::<T>::get(netuid),
+            BondsResetOn::<T>::get(netuid),
+            false,
+        ))
     }
 
     /// Hyperparameters by name.
@@ -367,8 +389,8 @@ impl<T: Config> Pallet<T> {
             ("bonds_reset_enabled", Bool(BondsResetOn::<T>::get(netuid))),
             ("user_liquidity_enabled", Bool(false)),
             ("owner_cut_enabled", Bool(OwnerCutEnabled::<T>::get(netuid))),
-            ("owner_cut_auto_lock_enabled", Bool(false)),
-            ("min_childkey_take", U16(Compact(0))),
+            ("owner_cut_auto_lock_enabled", Bool(OwnerCutAutoLockEnabled::<T>::get(netuid))),
+            ("min_childkey_take", U16(Compact(Self::min_childkey_take(netuid)))),
         ];
         let entry = |(name, value): (&str, HyperparamValue)| HyperparamEntry { name: name.into(), value };
         Some(entries.into_iter().map(entry).collect())
