@@ -86,6 +86,7 @@ CLIENTS = (
     Client("async-substrate-interface", "1.1.1", "asi-1", "substrate.py", args=("asi", "newtype")),
     Client("async-substrate-interface", "2.2.1", "asi-2", "substrate.py", args=("asi", "newtype")),
     Client("@polkadot/api", "16.5.6", "npm", "polkadot.mjs"),
+    Client("recorded data", "461", "bittensor-11", "recorded.py"),
 )
 
 
