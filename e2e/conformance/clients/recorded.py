@@ -1,9 +1,9 @@
-"""Recorded data of a real chain of spec 461, from the source distribution of bittensor 11.3.0, against this chain's metadata.
+"""Recorded data of a real chain of spec 461, out of bittensor 11.3.0, against the metadata of this chain.
 
-`golden.json` has storage keys, calls, signature payloads, extrinsics, events and answers of runtime APIs as bytes, and what
-they mean; `corpus.json` has samples of every type. Both come from the chain itself. The SDK's own codec, given the metadata
-of this chain, must make the same of them. Beside that the two metadata are compared type by type. Every difference needs a
-line with a reason in `shapes.json`, and a line that no difference needs is an error.
+`golden.json` has storage keys, calls, signature payloads, extrinsics, events and answers of runtime APIs as bytes, and
+what they mean; `corpus.json` has samples of every type. Both come from a chain, not from the SDK. The SDK's codec,
+given the metadata of this chain, must make the same of them. Beside that the two metadata are compared type by type.
+Every difference needs a line with a reason in `shapes.json`, and a line that no difference needs is an error.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import json
 import os
 import sys
 import urllib.request
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import cached_property
@@ -131,70 +130,89 @@ class State:
             raise FailedError("; ".join(unexplained[:SHOWN]) + more)
 
     def compare(self, place: str, a: int, b: int) -> list[str]:
-        """Differences of two types, the recorded one first, and of everything they are made of."""
-        if is_outer(self.theirs.types[a]):
-            return []
-        return list(differences(self.theirs, self.ours, place, a, b, set(), self.pairs))
+        """Differences of two types and of everything they are made of."""
+        comparison = Comparison(self.theirs, self.ours)
+        found = comparison.types(place, a, b)
+        self.pairs |= comparison.seen
+        return found
 
 
-def differences(  # noqa: PLR0913, PLR0917
-    theirs: Registry,
-    ours: Registry,
-    place: str,
-    a: int,
-    b: int,
-    seen: set[tuple[int, int]],
-    pairs: set[tuple[int, int]],
-) -> Iterator[str]:
-    """Differences of type `a` of the recording and type `b` of this chain. Each pair is looked at once."""
-    if (a, b) in seen:
-        return
-    seen.add((a, b))
-    pairs.add((a, b))
-    x, y = theirs.types[a], ours.types[b]
-    path_x, path_y = "::".join(x.get("path", [])), "::".join(y.get("path", []))
-    if kind(x) == "composite" and kind(y) == "primitive" and len(x["def"]["composite"].get("fields", [])) == 1:
-        # A newtype has the encoding of what is in it.
-        yield f"type {path_x}: shown as {y['def']['primitive']}"
-        yield from differences(theirs, ours, place, x["def"]["composite"]["fields"][0]["type"], b, seen, pairs)
-        return
-    if path_x and path_y and path_x != path_y:
-        yield f"type {path_x}: shown as {path_y}"
-    if kind(x) != kind(y):
-        yield f"{place}: {path_x or kind(x)} is {path_y or kind(y)}"
-        return
-    inside: list[tuple[str, int, int]] = []
-    dx, dy = x["def"][kind(x)], y["def"][kind(y)]
-    if kind(x) == "composite":
-        yield from fields(place, dx.get("fields", []), dy.get("fields", []), inside)
-    elif kind(x) == "variant":
-        # Outer enums are compared pallet by pallet, where they are declared.
-        mine = {variant["name"]: variant for variant in variants(y)}
-        for variant in variants(x):
-            name = variant["name"]
-            if name not in mine:
-                yield f"{place}: variant {name} missing"
+@dataclass
+class Comparison:
+    """Two types and everything they are made of, the recorded one first. Each pair is looked at once."""
+
+    theirs: Registry
+    ours: Registry
+    # Pairs that were looked at.
+    seen: set[tuple[int, int]] = field(default_factory=set)
+    found: list[str] = field(default_factory=list)
+
+    def types(self, place: str, a: int, b: int) -> list[str]:
+        """Differences of two types."""
+        if (a, b) in self.seen or is_outer(self.theirs.types[a]):
+            return self.found
+        self.seen.add((a, b))
+        x, y = self.theirs.types[a], self.ours.types[b]
+        path_x, path_y = "::".join(x.get("path", [])), "::".join(y.get("path", []))
+        dx, dy = x["def"][kind(x)], y["def"][kind(y)]
+        if kind(x) == "composite" and kind(y) == "primitive" and len(dx.get("fields", [])) == 1:
+            # A newtype has the encoding of what is in it.
+            self.found.append(f"type {path_x}: shown as {dy}")
+            return self.types(place, dx["fields"][0]["type"], b)
+        if path_x and path_y and path_x != path_y:
+            self.found.append(f"type {path_x}: shown as {path_y}")
+        if kind(x) != kind(y):
+            self.found.append(f"{place}: {path_x or kind(x)} is {path_y or kind(y)}")
+        elif kind(x) == "composite":
+            self.fields(place, dx.get("fields", []), dy.get("fields", []))
+        elif kind(x) == "variant":
+            self.variants(place, variants(x), variants(y))
+        elif kind(x) == "tuple":
+            self.tuples(place, dx, dy)
+        elif kind(x) == "primitive":
+            self.same(place, dx, dy)
+        else:
+            self.same(f"{place} length", dx.get("len"), dy.get("len"))
+            if "type" in dx:
+                self.types(f"{place}[]", dx["type"], dy["type"])
+        return self.found
+
+    def same(self, place: str, theirs: object, ours: object) -> None:
+        """A difference unless both are the same."""
+        if theirs != ours:
+            self.found.append(f"{place}: {theirs} is {ours}")
+
+    def tuples(self, place: str, theirs: list[int], ours: list[int]) -> None:
+        """Differences of tuples."""
+        self.same(f"{place} width", len(theirs), len(ours))
+        for i, (a, b) in enumerate(zip(theirs, ours, strict=False)):
+            self.types(f"{place}.{i}", a, b)
+
+    def variants(self, place: str, theirs: list[dict[str, Any]], ours: list[dict[str, Any]]) -> None:
+        """Differences of enums, variant by variant."""
+        left = {variant["name"]: variant for variant in ours}
+        for variant in theirs:
+            where = f"{place}.{variant['name']}"
+            other = left.pop(variant["name"], None)
+            if other is None:
+                self.found.append(f"{where}: missing")
                 continue
-            other = mine.pop(name)
-            if variant["index"] != other["index"]:
-                yield f"{place}: variant {name} has index {other['index']}, not {variant['index']}"
-            yield from fields(f"{place}.{name}", variant.get("fields", []), other.get("fields", []), inside)
-        yield from (f"{place}: variant {name} is new" for name in mine)
-    elif kind(x) == "tuple":
-        if len(dx) != len(dy):
-            yield f"{place}: a tuple of {len(dx)} is one of {len(dy)}"
-        inside += [(f"{place}.{i}", left, right) for i, (left, right) in enumerate(zip(dx, dy, strict=False))]
-    elif kind(x) == "primitive":
-        if dx != dy:
-            yield f"{place}: {dx} is {dy}"
-    else:
-        if dx.get("len") != dy.get("len"):
-            yield f"{place}: an array of {dx.get('len')} is one of {dy.get('len')}"
-        inside += [(f"{place}[]", dx[part], dy[part]) for part in ("type",) if part in dx]
-    for where, left, right in inside:
-        if is_outer(theirs.types[left]):
-            continue
-        yield from differences(theirs, ours, where, left, right, seen, pairs)
+            self.same(f"{where} index", variant["index"], other["index"])
+            self.fields(where, variant.get("fields", []), other.get("fields", []))
+        self.found += [f"{place}.{name}: new" for name in left]
+
+    def fields(self, place: str, theirs: list[dict[str, Any]], ours: list[dict[str, Any]]) -> None:
+        """Differences of the fields of a struct or variant."""
+        names = [[part.get("name") or str(i) for i, part in enumerate(side)] for side in (theirs, ours)]
+        if names[0] != names[1]:
+            missing = [name for name in names[0] if name not in names[1]]
+            new = [name for name in names[1] if name not in names[0]]
+            order = "" if missing or new else ", in another order"
+            self.found.append(f"{place}: fields missing {missing}, new {new}{order}")
+        by_name = dict(zip(names[1], ours, strict=True))
+        for name, part in zip(names[0], theirs, strict=True):
+            if name in by_name:
+                self.types(f"{place}.{name}", part["type"], by_name[name]["type"])
 
 
 def is_outer(ty: dict[str, Any]) -> bool:
@@ -202,21 +220,6 @@ def is_outer(ty: dict[str, Any]) -> bool:
     path = ty.get("path", [])
     outer = ("RuntimeCall", "RuntimeEvent", "RuntimeError", "OriginCaller", "RuntimeHoldReason", "RuntimeFreezeReason")
     return len(path) == 2 and path[0] == "node_subtensor_runtime" and path[1] in outer
-
-
-def fields(
-    place: str, theirs: list[dict[str, Any]], ours: list[dict[str, Any]], inside: list[tuple[str, int, int]]
-) -> Iterator[str]:
-    """Differences of the fields of a struct or variant; pairs of their types go into `inside`."""
-    names = [[field.get("name") or str(i) for i, field in enumerate(side)] for side in (theirs, ours)]
-    if names[0] != names[1]:
-        missing = [name for name in names[0] if name not in names[1]]
-        new = [name for name in names[1] if name not in names[0]]
-        yield f"{place}: fields differ: missing {missing}, new {new}" if missing or new else f"{place}: order of fields"
-    by_name = dict(zip(names[1], ours, strict=True))
-    for name, part in zip(names[0], theirs, strict=True):
-        if name in by_name:
-            inside.append((f"{place}.{name}", part["type"], by_name[name]["type"]))
 
 
 # ---- bytes ---------------------------------------------------------------------------------------------
@@ -398,10 +401,10 @@ def compare_outer(s: State, outer: str, word: str) -> None:
                 continue
             if variant["index"] != right[item]["index"]:
                 found.append(f"{place}: index {variant['index']} is {right[item]['index']}")
-            inside: list[tuple[str, int, int]] = []
-            found += fields(place, variant.get("fields", []), right[item].get("fields", []), inside)
-            for where, a, b in inside:
-                found += s.compare(where, a, b)
+            comparison = Comparison(s.theirs, s.ours)
+            comparison.fields(place, variant.get("fields", []), right[item].get("fields", []))
+            s.pairs |= comparison.seen
+            found += comparison.found
         found += [f"{word} {name}.{item}: new" for item in right if item not in left]
     s.judge(found)
 
@@ -467,7 +470,7 @@ def _(s: State) -> None:
     same = [
         (a, b)
         for a, b in sorted(s.pairs)
-        if a in samples and not list(differences(s.theirs, s.ours, "", a, b, set(), set())) and not holds_outer(s, a)
+        if a in samples and not Comparison(s.theirs, s.ours).types("", a, b) and not holds_outer(s, a)
     ]
     wanted = [(f"scale_info::{b}", sample, a) for a, b in same for sample in samples[a]]
     data = [bytes.fromhex(sample["scale_hex"][2:]) for _, sample, _ in wanted]
