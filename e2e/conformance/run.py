@@ -82,6 +82,7 @@ class Client:
 CLIENTS = (
     Client("bittensor", "10.5.0", "bittensor-10", "bittensor_10.py"),
     Client("bittensor", "11.3.0", "bittensor-11", "bittensor_11.py"),
+    Client("btcli", "11.3.0", "bittensor-11", "btcli.py"),
     Client("substrate-interface", "1.8.1", "substrate-interface", "substrate.py", args=("py", "newtype")),
     Client("async-substrate-interface", "1.1.1", "asi-1", "substrate.py", args=("asi", "newtype")),
     Client("async-substrate-interface", "2.2.1", "asi-2", "substrate.py", args=("asi", "newtype")),
@@ -361,6 +362,7 @@ def drive(client: Client, words: list[str], environ: dict[str, str]) -> tuple[li
     with (logs() / f"{client.slug}.log").open("w") as err:
         process = subprocess.Popen(  # noqa: S603
             words,
+            stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=err,
             text=True,
