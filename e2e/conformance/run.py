@@ -59,9 +59,9 @@ class Client:
 
     name: str
     version: str
-    # Stem of the pinned requirements: `environments/requirements-STEM.txt`, `npm` or `cargo`.
+    # Stem of the pinned requirements `environments/requirements-STEM.txt`; or `npm`; or `cargo` for a program of ours.
     environment: str
-    # Script in `clients/`.
+    # Script in `clients/`, or the program.
     script: str
     # More arguments of the chain.
     chain: tuple[str, ...] = ()
@@ -87,6 +87,7 @@ CLIENTS = (
     Client("async-substrate-interface", "1.1.1", "asi-1", "substrate.py", args=("asi", "newtype")),
     Client("async-substrate-interface", "2.2.1", "asi-2", "substrate.py", args=("asi", "newtype")),
     Client("@polkadot/api", "16.5.6", "npm", "polkadot.mjs"),
+    Client("subxt", "0.51.1", "cargo", "conformance-subxt"),
     Client("recorded data", "461", "bittensor-11", "recorded.py"),
 )
 
@@ -191,6 +192,9 @@ def main() -> int:
 
 def environment(client: Client) -> Path:
     """The folder of a client's environment, made if it is not there."""
+    if client.environment == "cargo":
+        # `make build` has made it beside the chain.
+        return DEVCHAIN.parent
     if client.environment == "npm":
         sources = [HERE / "environments" / name for name in ("package.json", "package-lock.json", ".npmrc")]
         return made("npm", sources, node_version(), make_npm)
@@ -333,6 +337,11 @@ def run_client(client: Client) -> list[Outcome]:
 
 def words_of(client: Client, folder: Path) -> list[str]:
     """The command that runs a client's script."""
+    if client.environment == "cargo":
+        program = folder / client.script
+        if not os.access(program, os.X_OK):
+            raise RunError(f"no program at `{program}`: run `make build`")
+        return [str(program), *client.args]
     script = HERE / "clients" / client.script
     if client.environment == "npm":
         return ["node", str(script), str(folder), *client.args]

@@ -1,7 +1,6 @@
 """PyPI bittensor 11: the rewritten SDK: reads by namespace, intents, raw calls, subscriptions.
 
-It is generated from a runtime newer than the one that this chain speaks; what it wants of that newer runtime is
-declared as impossible and done by the raw call instead.
+What it does through the encrypted pool of the real network is done by raw calls instead.
 """
 
 from __future__ import annotations
@@ -11,12 +10,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import bittensor as bt
-import bittensor_core
 from bittensor.sp_core import Keypair
 
 from operations import close, equal, facts, impossible, operation, rao, run_all, that, until, url
 
-MODULE = "SubtensorModule"
 calls, storage, constants = bt.calls, bt.storage, bt.constants
 
 
@@ -227,16 +224,6 @@ def _(s: State) -> None:
     equal("port", got["port"], 9100)
 
 
-@impossible(
-    "set weights by intent",
-    why="the SDK reads SubnetEpochConsensus, which came after this spec; the raw call below does the same",
-    error="SubnetEpochConsensus",
-)
-def _(s: State) -> None:
-    intent = bt.SetWeights(netuid=1, uids=[2, 3], weights=[0.25, 0.75])
-    s.chain.execute(intent, wallet("Bob")).raise_for_failure()
-
-
 @operation("set weights")
 def _(s: State) -> None:
     call = calls.SubtensorModule.set_mechanism_weights(
@@ -248,37 +235,20 @@ def _(s: State) -> None:
     until("incentive of miner 3", lambda: s.chain.subnets.metagraph(1).neuron(3).incentive > 0)
 
 
+@operation("set weights by intent")
+def _(s: State) -> None:
+    s.chain.execute(bt.SetWeights(netuid=1, uids=[2, 3], weights=[0.5, 0.5]), wallet("Alice")).raise_for_failure()
+    equal("weights", s.chain.read("weights", netuid=1)[0], {2: 0.5, 3: 0.5})
+
+
 @operation("set weights, commit-reveal by time lock")
 def _(s: State) -> None:
-    # What the intent does, but for the one read that this spec cannot answer: the SDK's own encryption.
-    read = {
-        name: int(s.chain.query((MODULE, item), [2]))
-        for name, item in (
-            ("tempo", "Tempo"),
-            ("last_epoch_block", "LastEpochBlock"),
-            ("pending_epoch_at", "PendingEpochAt"),
-            ("subnet_epoch_index", "SubnetEpochIndex"),
-            ("blocks_since_last_step", "BlocksSinceLastStep"),
-            ("subnet_reveal_period_epochs", "RevealPeriodEpochs"),
-        )
-    }
-    who = wallet("Alice")
-    sealed, reveal_round = bittensor_core.get_encrypted_commit_v2(
-        uids=[0, 2],
-        weights=[65535, 65535],
-        version_key=0,
-        current_block=s.chain.block,
-        block_time=s.chain.block_time(),
-        hotkey=bytes(who.hotkey.public_key),
-        **read,
-    )
-    call = calls.SubtensorModule.commit_timelocked_mechanism_weights(
-        netuid=2, mecid=0, commit=sealed, reveal_round=reveal_round, commit_reveal_version=4
-    )
-    s.chain.submit_call(call, who, signer="hotkey").raise_for_failure()
+    # The intent sees that the subnet wants commits, and encrypts.
+    intent = bt.SetWeights(netuid=2, uids=[0, 2], weights=[0.5, 0.5])
+    result = s.chain.execute(intent, wallet("Alice")).raise_for_failure()
+    that("TimelockedWeightsCommitted" in event_ids(result), f"no event of it among {event_ids(result)}")
     commits = s.chain.read("timelocked_weight_commits", netuid=2)
     that(key("//Alice//hot") in str(commits), f"no commit of Alice: {commits}")
-    that(str(reveal_round) in str(commits), f"no round {reveal_round}: {commits}")
 
 
 @operation("register")
