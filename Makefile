@@ -76,6 +76,10 @@ test: preflight build wheel ## Every test there is, with totals at the end (brin
 unit: build ## Tests that need no cluster
 	@.ci/test unit
 
+.PHONY: conformance
+conformance: build ## Unmodified clients from the registries against the development chain (ONLY=part of a name)
+	@e2e/conformance/run.py $(if $(ONLY),--only "$(ONLY)")
+
 .PHONY: e2e
 e2e: up ## Tests that drive the cluster
 	@.ci/test e2e
@@ -99,6 +103,8 @@ lint: own-target ## Formatting, clippy, and the same for Python; warnings are er
 .PHONY: lint-python
 lint-python: $(VENV)/.test
 	@cd python && $(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/mypy
+	@cd e2e/conformance && $(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && \
+	  $(VENV)/bin/mypy --strict --ignore-missing-imports run.py clients/operations.py
 
 $(VENV)/.test: python/requirements-test.txt $(VENV)/.build
 	@$(VENV)/bin/pip install --quiet -r $<
