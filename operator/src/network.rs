@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crds::v1alpha1::{GroupTiming, MemberStatus, Network, NetworkGroupStatus, NetworkStatus, conditions};
+use crds::v1alpha1::{GroupTiming, MemberStatus, Network, NetworkGroupStatus, NetworkStatus, Validator, conditions};
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{Api, ListParams, Patch, PatchParams};
@@ -37,6 +37,8 @@ struct Seen {
     chain: ChainState,
     /// Validators that may be part of the group, in the order of hotkeys.
     members: Vec<MemberStatus>,
+    /// Whether one of them may still become a member.
+    undecided: bool,
     validators: u32,
     miners: u32,
     /// What each validator's sidecar says of the group.
@@ -89,6 +91,7 @@ async fn reconcile_network(network: &Network, ctx: &Context) -> Result<Action, E
         before.group.as_ref(),
         &group::Inputs {
             members: &seen.members,
+            undecided: seen.undecided,
             metagraph: seen.chain.metagraph.as_deref(),
             reports: &seen.reports,
             all_asked: seen.all_asked,
@@ -135,11 +138,21 @@ async fn see(network: &Network, ctx: &Context) -> Result<Seen, Error> {
         chain: ctx.chains.state(network),
         volumes_kept: !members.is_empty() || volumes_kept(ctx, &name).await?,
         members,
+        undecided: validators.iter().any(undecided),
         validators: count(validators.len()),
         miners: count(miners),
         all_asked: !answers.iter().any(|answer| matches!(answer, Answer::NotAsked)),
         reports: answers.iter().filter_map(|answer| answer.body()?.group.clone()).collect(),
     })
+}
+
+/// Whether it is not known yet whether a validator runs its hotkey. One that is suspended or must be mended is not waited for.
+fn undecided(validator: &Validator) -> bool {
+    let conditions = validator.status.as_ref().map_or(&[][..], |status| &status.conditions);
+    let status = |type_: &str| conditions.iter().find(|condition| condition.type_ == type_).map(|found| &*found.status);
+    let decided = matches!(status(conditions::HOTKEY_RESERVED), Some("True" | "False"))
+        || status(conditions::INVALID_SPEC) == Some("True");
+    !decided && !validator.spec.suspend
 }
 
 /// Whether a volume of a validator of this Network exists anywhere. Asked only when there is no validator.

@@ -12,6 +12,8 @@ use sidecar_util::{Hotkey, Metagraph, Tao};
 /// What the next state of a group depends on.
 pub(crate) struct Inputs<'a> {
     pub(crate) members: &'a [MemberStatus],
+    /// Whether there are validators of which it is not known yet whether they will be members.
+    pub(crate) undecided: bool,
     pub(crate) metagraph: Option<&'a Metagraph>,
     /// What each validator's sidecar says.
     pub(crate) reports: &'a [GroupStatus],
@@ -60,6 +62,10 @@ pub(crate) fn next(before: Option<&NetworkGroupStatus>, inputs: &Inputs<'_>) -> 
 
 /// The heaviest registered member; the others join it.
 fn founder(inputs: &Inputs<'_>) -> Option<String> {
+    // Of validators that are created together the first one ready to found need not be the heaviest.
+    if inputs.undecided {
+        return None;
+    }
     let stake = |member: &MemberStatus| -> Option<(Tao, std::cmp::Reverse<String>)> {
         let hotkey: Hotkey = member.hotkey.parse().ok()?;
         let neuron = inputs.metagraph?.by_hotkey(&hotkey)?;
@@ -87,7 +93,10 @@ mod tests {
         volumes_kept: bool,
     ) -> Option<NetworkGroupStatus> {
         let metagraph = metagraph(&[(1, 100), (2, 300), (3, 200)]);
-        next(before, &Inputs { members, metagraph: Some(&metagraph), reports, all_asked: true, volumes_kept })
+        next(
+            before,
+            &Inputs { members, undecided: false, metagraph: Some(&metagraph), reports, all_asked: true, volumes_kept },
+        )
     }
 
     #[test]
@@ -103,10 +112,37 @@ mod tests {
         assert_eq!(
             next(
                 None,
-                &Inputs { members: &[member(1)], metagraph: None, reports: &[], all_asked: true, volumes_kept: true }
+                &Inputs {
+                    members: &[member(1)],
+                    undecided: false,
+                    metagraph: None,
+                    reports: &[],
+                    all_asked: true,
+                    volumes_kept: true,
+                }
             ),
             None
         );
+    }
+
+    #[test]
+    fn nobody_founds_while_a_validator_may_still_turn_out_heavier() {
+        let metagraph = metagraph(&[(1, 100), (2, 300)]);
+        let look = |undecided: bool, before: Option<&NetworkGroupStatus>| {
+            let inputs = Inputs {
+                members: &[member(1)],
+                undecided,
+                metagraph: Some(&metagraph),
+                reports: &[],
+                all_asked: true,
+                volumes_kept: true,
+            };
+            next(before, &inputs)
+        };
+        assert_eq!(look(true, None), None);
+        let group = look(false, None).unwrap();
+        assert_eq!(group.founder, hotkey(1).to_string());
+        assert_eq!(look(true, Some(&group)).unwrap().cluster_id, group.cluster_id, "who comes later changes nothing");
     }
 
     #[test]
@@ -147,6 +183,7 @@ mod tests {
         let leader = |all_asked: bool| {
             let inputs = Inputs {
                 members: &[member(1)],
+                undecided: false,
                 metagraph: Some(&metagraph),
                 reports: &[],
                 all_asked,
