@@ -10,6 +10,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use crate::client::{Query, Transaction};
 use crate::faults::Fault;
 use crate::node::BlockTime;
+use crate::pallets::subtensor::NetuidType;
 
 /// A development chain on which unmodified Bittensor clients work.
 ///
@@ -69,6 +70,10 @@ pub struct RunArgs {
     /// JSON file with subnets, neurons and accounts; without it the network is that of the public localnet.
     #[arg(long, env = "DEVCHAIN_GENESIS")]
     pub genesis: Option<PathBuf>,
+    /// How metadata shows netuids: as a plain `u16`, which clients of every age read, or as a type of its own, as the
+    /// public chain does since July 2026. A chain on disk keeps what it was started with.
+    #[arg(long, env = "DEVCHAIN_NETUID_TYPE", value_enum, default_value_t = NetuidKind::U16)]
+    pub netuid_type: NetuidKind,
     /// Directory that keeps finalised blocks and their state; without it everything is in memory.
     #[arg(long, env = "DEVCHAIN_STATE_DIR")]
     pub state_dir: Option<PathBuf>,
@@ -93,6 +98,24 @@ pub struct RunArgs {
     /// Logs empty blocks as well.
     #[arg(long, env = "DEVCHAIN_VERBOSE")]
     pub verbose: bool,
+}
+
+/// How metadata shows netuids.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum NetuidKind {
+    /// As a plain `u16`.
+    U16,
+    /// As a type of its own.
+    Newtype,
+}
+
+impl From<NetuidKind> for NetuidType {
+    fn from(kind: NetuidKind) -> Self {
+        match kind {
+            NetuidKind::U16 => Self::U16,
+            NetuidKind::Newtype => Self::Newtype,
+        }
+    }
 }
 
 /// Form of the log.

@@ -32,10 +32,11 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
         args.history
     );
     raise_file_limit();
-    let genesis = match &args.genesis {
+    let mut genesis = match &args.genesis {
         Some(path) => Genesis::read(path)?,
         None => Genesis::localnet(),
     };
+    genesis.netuid_type = args.netuid_type.into();
     let state = genesis.build(args.block_time)?;
     let config = NodeConfig {
         block_time: args.block_time,
@@ -85,7 +86,9 @@ fn greet(node: &Node, server: &rpc::RpcServer, admin: Option<&AdminServer>, args
     let mut out = std::io::stdout().lock();
     let (address_, genesis, best) = (server.address, node.genesis_hash(), node.best().header.number);
     if args.log == LogFormat::Json {
-        tracing::info!(listen = %address_, admin, faults, genesis = ?genesis, best, "started");
+        let accounts: Vec<String> = DEV_NAMES.iter().map(|name| dev_account(name).join(" ")).collect();
+        let accounts = accounts.join(", ");
+        tracing::info!(listen = %address_, admin, faults, accounts, genesis = ?genesis, best, "started");
         return Ok(());
     }
     let blocks = match args.block_time {
@@ -104,11 +107,17 @@ fn greet(node: &Node, server: &rpc::RpcServer, admin: Option<&AdminServer>, args
     writeln!(out, "blocks        {blocks}, at block {best}")?;
     writeln!(out, "accounts      1000000 TAO each at genesis; //Alice is sudo unless the genesis file says otherwise")?;
     for name in DEV_NAMES {
-        let uri = format!("//{name}");
-        let address = account(&uri).map(|account| address(&account)).unwrap_or_default();
+        let [uri, address] = dev_account(name);
         writeln!(out, "  {uri:<11} {address}")?;
     }
     out.flush()
+}
+
+/// How a development account is named and addressed.
+fn dev_account(name: &str) -> [String; 2] {
+    let uri = format!("//{name}");
+    let address = account(&uri).map(|account| address(&account)).unwrap_or_default();
+    [uri, address]
 }
 
 /// Lets the process have as many open sockets as the system allows it: Python clients open one per object, and the

@@ -384,6 +384,7 @@ impl Author {
             (chain.best(), chain.best_state())
         };
         let version = inspect(&state, SpecVersion::get).map_err(|error| failed(&error))?;
+        tracing::info!(number = best.header.number, spec_version = version.spec_version, "upgraded");
         Ok(Ok(UpgradeDone { block: BlockRef::from(&*best), spec_version: version.spec_version }))
     }
 

@@ -57,11 +57,12 @@ fn to_hash(bytes: &[u8]) -> Answer<Hash> {
 }
 
 pub(super) fn from_hex(text: &str) -> Answer<Vec<u8>> {
-    hex::decode(text.strip_prefix("0x").unwrap_or(text)).map_err(|error| invalid(format!("{error} in hex")))
+    // With or without `0x`.
+    const_hex::decode(text).map_err(|error| invalid(format!("{error} in hex")))
 }
 
 pub(super) fn to_hex(bytes: impl AsRef<[u8]>) -> String {
-    format!("0x{}", hex::encode(bytes))
+    const_hex::encode_prefixed(bytes)
 }
 
 /// A value as JSON.

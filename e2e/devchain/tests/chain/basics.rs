@@ -394,6 +394,25 @@ async fn every_metadata_version_is_served_and_methods_are_listed() {
     assert!(plain.starts_with("0x6d6574610e"));
 }
 
+#[tokio::test]
+async fn netuids_are_shown_as_numbers_or_as_a_type_of_their_own() {
+    for (kind, is_type) in [("u16", false), ("newtype", true)] {
+        let chain = Chain::start(&["--block-time", "instant", "--netuid-type", kind]);
+        for version in [14u32, 15, 16] {
+            let data = format!("0x{}", hex::encode(version.encode()));
+            let answer = chain.call("state_call", &json!(["Metadata_metadata_at_version", data]));
+            let bytes = hex::decode(&answer["result"].as_str().unwrap()[2..]).unwrap();
+            // The path of a type ends in its name; as a parameter's name alone, `NetUid` is no type.
+            let path = [&b"subtensor_runtime_common"[..], b"\x18NetUid"].concat();
+            let as_type = bytes.windows(path.len()).any(|window| window == path);
+            assert_eq!(as_type, is_type, "{kind} in version {version}");
+        }
+        // What is encoded is the same.
+        let graph = metagraph(&chain.connect().await, 1).await;
+        assert_eq!(graph.netuid.0, NetUid(1));
+    }
+}
+
 #[test]
 fn errors_in_a_genesis_file_name_line_field_and_value() {
     let dir = tempfile::tempdir().unwrap();
