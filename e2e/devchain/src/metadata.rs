@@ -34,7 +34,7 @@ const RENAMED: [(&[&str], &[&str]); 18] = [
 
 /// Paths that are other ones on the public chain, with the beginning first that is to be replaced: types of its own
 /// versions of FRAME's pallets, and types that stand in modules of their own there.
-const MOVED: [(&[&str], &[&str]); 14] = [
+const MOVED: [(&[&str], &[&str]); 18] = [
     (&["pallet_subtensor", "AxonInfo"], &["pallet_subtensor", "pallet", "AxonInfo"]),
     (&["pallet_subtensor", "ChainIdentityV2"], &["pallet_subtensor", "pallet", "ChainIdentityV2"]),
     (&["pallet_subtensor", "NeuronCertificate"], &["pallet_subtensor", "pallet", "NeuronCertificate"]),
@@ -52,9 +52,13 @@ const MOVED: [(&[&str], &[&str]); 14] = [
         &["pallet_subtensor", "rpc_info", "neuron_info", "SubnetState"],
         &["pallet_subtensor", "rpc_info", "show_subnet", "SubnetState"],
     ),
+    (&["pallet_subtensor", "ConsensusMode"], &["pallet_subtensor", "pallet", "ConsensusMode"]),
+    (&["pallet_subtensor", "MinerCollateralState"], &["pallet_subtensor", "pallet", "MinerCollateralState"]),
+    (&["pallet_subtensor", "LockState"], &["pallet_subtensor", "staking", "lock", "LockState"]),
+    (&["pallet_subtensor", "SubnetLease"], &["pallet_subtensor", "subnets", "leasing", "SubnetLease"]),
     (
-        &["pallet_subtensor", "rpc_info", "subnet_info", "SubnetInfoV2"],
-        &["pallet_subtensor", "rpc_info", "subnet_info", "SubnetInfov2"],
+        &["pallet_subtensor", "limits", "Hyperparameter"],
+        &["pallet_subtensor", "utils", "rate_limiting", "Hyperparameter"],
     ),
     (&["pallet_proxy"], &["pallet_subtensor_proxy"]),
     (&["pallet_utility"], &["pallet_subtensor_utility"]),

@@ -256,7 +256,11 @@ impl pallet_proxy::Config for Runtime {
     type BlockNumberProvider = System;
 }
 
-impl commitments::Config for Runtime {}
+impl commitments::Config for Runtime {
+    type MaxFields = ConstU32<3>;
+    type InitialDeposit = ConstU64<0>;
+    type FieldDeposit = ConstU64<0>;
+}
 
 impl admin_utils::Config for Runtime {}
 
@@ -594,8 +598,8 @@ impl_runtime_apis! {
             destination.map_or(0, |(_, netuid)| SubtensorModule::sim_buy(netuid, amount).fee)
         }
 
-        fn get_coldkey_lock(coldkey_account: AccountId, netuid: NetUid) -> Option<subtensor::LockState> {
-            subtensor::Lock::<Runtime>::iter_prefix_values((coldkey_account, netuid)).next()
+        fn get_coldkey_lock(coldkey: AccountId, netuid: NetUid) -> Option<subtensor::LockState> {
+            subtensor::Lock::<Runtime>::iter_prefix_values((coldkey, netuid)).next()
         }
 
         fn get_hotkey_conviction(hotkey: AccountId, netuid: NetUid) -> U64F64 {

@@ -43,7 +43,7 @@ pub mod pallet {
         },
     }
 
-    // All of the public chain's errors up to the last that is given here, at its numbers.
+    // All of the public chain's errors, for clients that take them by position.
     #[pallet::error]
     pub enum Error<T> {
         /// The fee rate is too high
@@ -66,6 +66,12 @@ pub mod pallet {
         MechanismDoesNotExist,
         /// The subnet does not have subtoken enabled
         SubtokenDisabled,
+        /// Swap reserves are too imbalanced
+        ReservesOutOfBalance,
+        /// Swap input is too large relative to input-side liquidity
+        SwapInputTooLarge,
+        /// The extrinsic is deprecated
+        Deprecated,
     }
 
     #[pallet::call]

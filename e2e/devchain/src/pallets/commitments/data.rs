@@ -51,6 +51,23 @@ pub enum Data {
     },
 }
 
+/// Why an encrypted commitment could not be opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode, DecodeWithMemTracking, TypeInfo)]
+pub enum RevealFailure {
+    /// The beacon's signature makes no sense.
+    SignatureDeserialize,
+    /// The encrypted bytes make no sense.
+    CiphertextDeserialize,
+    /// They are not encrypted for this round.
+    Decrypt,
+    /// Nothing was in them.
+    EmptyPlaintext,
+    /// The beacon's signature is no longer kept.
+    PulseExpired,
+    /// The signature is of another round.
+    RoundMismatch,
+}
+
 impl Data {
     pub(super) fn reveal_round(&self) -> Option<u64> {
         match self {

@@ -191,16 +191,14 @@ impl<T: Config> Pallet<T> {
         let owner = Self::owner_uid(netuid).map(usize::from);
         let n = SubnetworkN::<T>::get(netuid);
         let hotkeys: Vec<_> = (0..n).map(|uid| Keys::<T>::get(netuid, uid)).collect();
-        let stake = |(uid, hotkey): (usize, &T::AccountId)| {
-            let total = Self::stake_weights(hotkey, netuid).2;
-            if total >= threshold || owner == Some(uid) { total } else { 0 }
-        };
+        let stakes = Self::stake_weights_of(&hotkeys, netuid).into_iter().enumerate();
+        let counted = |(uid, (_, _, total))| if total >= threshold || owner == Some(uid) { total } else { 0 };
         let mut permits = fit(ValidatorPermit::<T>::get(netuid), hotkeys.len());
         if let Some(owner) = owner {
             permits[owner] = true;
         }
         Neurons {
-            stake: hotkeys.iter().enumerate().map(stake).collect(),
+            stake: stakes.map(counted).collect(),
             registered_at: (0..n).map(|uid| BlockAtRegistration::<T>::get(netuid, uid)).collect(),
             permits,
             owner,

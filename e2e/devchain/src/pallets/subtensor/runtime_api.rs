@@ -126,7 +126,7 @@ sp_api::decl_runtime_apis! {
             amount: u64
         ) -> u64;
         /// A coldkey's lock; this chain has none.
-        fn get_coldkey_lock(coldkey_account: AccountId32, netuid: NetUid) -> Option<LockState>;
+        fn get_coldkey_lock(coldkey: AccountId32, netuid: NetUid) -> Option<LockState>;
         /// Conviction of the locks on a hotkey; this chain has none.
         fn get_hotkey_conviction(hotkey: AccountId32, netuid: NetUid) -> U64F64;
         /// Hotkey with the most conviction; this chain has none.

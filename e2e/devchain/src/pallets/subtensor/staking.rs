@@ -31,6 +31,9 @@ fn to_u64(value: u128) -> u64 {
     u64::try_from(value).unwrap_or(u64::MAX)
 }
 
+/// Alpha, root TAO, and both together with the TAO weighted.
+type StakeWeights = (AlphaBalance, TaoBalance, u64);
+
 impl<T: Config> Pallet<T> {
     /// Alpha that a coldkey has staked to a hotkey.
     pub fn stake_of(hotkey: &T::AccountId, coldkey: &T::AccountId, netuid: NetUid) -> AlphaBalance {
@@ -94,23 +97,29 @@ impl<T: Config> Pallet<T> {
         TotalAlphaStaked::<T>::mutate(netuid, |staked| *staked = staked.saturating_sub(amount));
     }
 
-    /// Stake of a hotkey in a pool plus what it has from its parents on a subnet, less what it lent to children there.
-    fn inherited_stake(hotkey: &T::AccountId, netuid: NetUid, pool: NetUid) -> u64 {
-        let own = TotalHotkeyAlpha::<T>::get(hotkey, pool);
-        let part = |stake: u64, proportion: u64| u128::from(stake) * u128::from(proportion) / u128::from(u64::MAX);
-        let lent: u128 = ChildKeys::<T>::get(hotkey, netuid).iter().map(|(share, _)| part(own, *share)).sum();
-        let got: u128 = ParentKeys::<T>::get(hotkey, netuid)
-            .iter()
-            .map(|(share, parent)| part(TotalHotkeyAlpha::<T>::get(parent, pool), *share))
-            .sum();
-        to_u64(u128::from(own).saturating_sub(lent) + got)
+    /// Stake of a hotkey on a subnet: alpha, root TAO as staked, and the total with root TAO weighted.
+    pub fn stake_weights(hotkey: &T::AccountId, netuid: NetUid) -> StakeWeights {
+        Self::stake_weights_by(hotkey, netuid, TaoWeight::<T>::get())
     }
 
-    /// Stake of a hotkey on a subnet: alpha, root TAO as staked, and the total with root TAO weighted.
-    pub fn stake_weights(hotkey: &T::AccountId, netuid: NetUid) -> (AlphaBalance, TaoBalance, u64) {
-        let alpha = Self::inherited_stake(hotkey, netuid, netuid);
-        let tao = Self::inherited_stake(hotkey, netuid, NetUid::ROOT);
-        let weighted = (u128::from(tao) * u128::from(TaoWeight::<T>::get())) >> 64;
+    /// The same for many hotkeys, with what they share read once.
+    pub fn stake_weights_of(hotkeys: &[T::AccountId], netuid: NetUid) -> Vec<StakeWeights> {
+        let tao_weight = TaoWeight::<T>::get();
+        hotkeys.iter().map(|hotkey| Self::stake_weights_by(hotkey, netuid, tao_weight)).collect()
+    }
+
+    fn stake_weights_by(hotkey: &T::AccountId, netuid: NetUid, tao_weight: u64) -> StakeWeights {
+        let (children, parents) = (ChildKeys::<T>::get(hotkey, netuid), ParentKeys::<T>::get(hotkey, netuid));
+        let part = |stake: u64, proportion: u64| u128::from(stake) * u128::from(proportion) / u128::from(u64::MAX);
+        // Stake in a pool plus what parents lent of theirs, less what was lent to children.
+        let inherited = |pool: NetUid| {
+            let own = TotalHotkeyAlpha::<T>::get(hotkey, pool);
+            let lent: u128 = children.iter().map(|(share, _)| part(own, *share)).sum();
+            let got = |(share, parent): &(u64, T::AccountId)| part(TotalHotkeyAlpha::<T>::get(parent, pool), *share);
+            to_u64(u128::from(own).saturating_sub(lent) + parents.iter().map(got).sum::<u128>())
+        };
+        let (alpha, tao) = (inherited(netuid), inherited(NetUid::ROOT));
+        let weighted = (u128::from(tao) * u128::from(tao_weight)) >> 64;
         (alpha, tao, to_u64(u128::from(alpha) + weighted))
     }
 

@@ -17,6 +17,7 @@ struct View<T: Config> {
     netuid: NetUid,
     mecid: MechId,
     hotkeys: OnceCell<Vec<AccountId32>>,
+    coldkeys: OnceCell<Vec<AccountId32>>,
     stakes: OnceCell<Vec<(AlphaBalance, TaoBalance, u64)>>,
     runtime: PhantomData<T>,
 }
@@ -24,7 +25,14 @@ struct View<T: Config> {
 impl<T: Config> View<T> {
     fn new(netuid: NetUid, mecid: MechId) -> Option<Self> {
         let known = Pallet::<T>::exists(netuid) && mecid < MechanismCountCurrent::<T>::get(netuid);
-        known.then(|| Self { netuid, mecid, hotkeys: OnceCell::new(), stakes: OnceCell::new(), runtime: PhantomData })
+        known.then(|| Self {
+            netuid,
+            mecid,
+            hotkeys: OnceCell::new(),
+            coldkeys: OnceCell::new(),
+            stakes: OnceCell::new(),
+            runtime: PhantomData,
+        })
     }
 
     fn index(&self) -> u16 {
@@ -35,13 +43,16 @@ impl<T: Config> View<T> {
         self.hotkeys.get_or_init(|| Pallet::<T>::hotkeys(self.netuid))
     }
 
+    fn coldkeys(&self) -> &[AccountId32] {
+        self.coldkeys.get_or_init(|| self.hotkeys().iter().map(Owner::<T>::get).collect())
+    }
+
     fn n(&self) -> usize {
         usize::from(SubnetworkN::<T>::get(self.netuid))
     }
 
     fn stakes(&self) -> &[(AlphaBalance, TaoBalance, u64)] {
-        let read = || self.hotkeys().iter().map(|hotkey| Pallet::<T>::stake_weights(hotkey, self.netuid)).collect();
-        self.stakes.get_or_init(read)
+        self.stakes.get_or_init(|| Pallet::<T>::stake_weights_of(self.hotkeys(), self.netuid))
     }
 
     fn per_hotkey<V>(&self, value: impl Fn(&AccountId32) -> V) -> Vec<V> {
@@ -214,9 +225,9 @@ metagraph! {
     /// Hotkeys.
     52 hotkeys: Vec<AccountId32> = |v| v.hotkeys().to_vec();
     /// Owners of the hotkeys.
-    53 coldkeys: Vec<AccountId32> = |v| v.per_hotkey(|key| Owner::<T>::get(key));
+    53 coldkeys: Vec<AccountId32> = |v| v.coldkeys().to_vec();
     /// Identities of the owners.
-    54 identities: Vec<Option<ChainIdentityV2>> = |v| v.per_hotkey(|key| IdentitiesV2::<T>::get(Owner::<T>::get(key)));
+    54 identities: Vec<Option<ChainIdentityV2>> = |v| v.coldkeys().iter().map(IdentitiesV2::<T>::get).collect();
     /// Where neurons can be reached.
     55 axons: Vec<AxonInfo> = |v| v.per_hotkey(|key| Axons::<T>::get(v.netuid, key).unwrap_or_default());
     /// Whether weights are recent.

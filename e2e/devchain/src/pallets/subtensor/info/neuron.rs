@@ -255,14 +255,15 @@ impl<T: Config> Pallet<T> {
         let hotkeys = Self::hotkeys(netuid);
         let n = hotkeys.len();
         let vectors = Self::vectors(netuid);
-        let stakes: Vec<_> = hotkeys.iter().map(|hotkey| Self::stake_weights(hotkey, netuid)).collect();
+        let stakes = Self::stake_weights_of(&hotkeys, netuid);
         let fit = |mut flags: Vec<bool>| {
             flags.resize(n, false);
             flags
         };
-        let emitted = |hotkey: &AccountId32, netuid: NetUid| {
-            let uid = Uids::<T>::get(netuid, hotkey)?;
-            Emission::<T>::get(netuid).get(usize::from(uid)).copied()
+        let emitted = |netuid: NetUid| -> Vec<Compact<u64>> {
+            let emission = Emission::<T>::get(netuid);
+            let of = |hotkey| emission.get(usize::from(Uids::<T>::get(netuid, hotkey)?)).copied();
+            hotkeys.iter().map(|hotkey| Compact(of(hotkey).unwrap_or(0))).collect()
         };
         Some(SubnetState {
             netuid: Compact(netuid),
@@ -283,10 +284,7 @@ impl<T: Config> Pallet<T> {
             alpha_stake: stakes.iter().map(|stake| Compact(stake.0)).collect(),
             tao_stake: stakes.iter().map(|stake| Compact(stake.1)).collect(),
             total_stake: stakes.iter().map(|stake| Compact(stake.2)).collect(),
-            emission_history: Self::netuids()
-                .into_iter()
-                .map(|other| hotkeys.iter().map(|hotkey| Compact(emitted(hotkey, other).unwrap_or(0))).collect())
-                .collect(),
+            emission_history: Self::netuids().into_iter().map(emitted).collect(),
             hotkeys,
         })
     }

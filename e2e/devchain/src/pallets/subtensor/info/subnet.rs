@@ -57,28 +57,40 @@ pub struct DynamicInfo {
 }
 
 /// Defines two versions of a struct: the second has the first one's fields and then its own. It is flat, because
-/// clients go by the names of the fields.
+/// clients go by the names of the fields; one field may have another name in the second, in brackets.
 macro_rules! versions {
     (
-        $(#[$doc:meta])* $first:ident { $($(#[$field_doc:meta])* $field:ident: $type:ty,)* }
+        $(#[$doc:meta])* $first:ident {
+            $($(#[$field_doc:meta])* $field:ident: $type:ty,)*
+            $(
+                [$(#[$other_doc:meta])* $old:ident, $new:ident: $other:ty]
+                $($(#[$rest_doc:meta])* $rest:ident: $rest_type:ty,)*
+            )?
+        }
         $(#[$second_doc:meta])* $second:ident { $($(#[$more_doc:meta])* $more:ident: $more_type:ty,)* }
     ) => {
         $(#[$doc])*
         #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, TypeInfo)]
         pub struct $first {
             $($(#[$field_doc])* pub $field: $type,)*
+            $($(#[$other_doc])* pub $old: $other, $($(#[$rest_doc])* pub $rest: $rest_type,)*)?
         }
 
         $(#[$second_doc])*
         #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, TypeInfo)]
         pub struct $second {
             $($(#[$field_doc])* pub $field: $type,)*
+            $($(#[$other_doc])* pub $new: $other, $($(#[$rest_doc])* pub $rest: $rest_type,)*)?
             $($(#[$more_doc])* pub $more: $more_type,)*
         }
 
         impl $second {
             fn from_first(first: $first, $($more: $more_type),*) -> Self {
-                Self { $($field: first.$field,)* $($more,)* }
+                Self {
+                    $($field: first.$field,)*
+                    $($new: first.$old, $($rest: first.$rest,)*)?
+                    $($more,)*
+                }
             }
         }
     };
@@ -117,8 +129,8 @@ versions! {
         network_modality: Compact<u16>,
         /// Legacy.
         network_connect: Vec<[u16; 2]>,
-        /// Legacy.
-        emission_values: Compact<u64>,
+        [/// Legacy.
+        emission_values, emission_value: Compact<u64>]
         /// Price of a registration.
         burn: Compact<TaoBalance>,
         /// Coldkey of its owner.
