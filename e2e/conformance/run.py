@@ -162,6 +162,9 @@ def main() -> int:
     parser.add_argument("--table", action="store_true", help="print the table of the last report as Markdown and end")
     args = parser.parse_args()
     if args.table:
+        if not REPORT.exists():
+            print(f"no report at `{REPORT}`: run `make conformance`")
+            return 1
         print(table(json.loads(REPORT.read_text())))
         return 0
     if not os.access(DEVCHAIN, os.X_OK):
@@ -317,7 +320,8 @@ def chain(client: Client, genesis: Path) -> Iterator[str]:
             if started:
                 break
             if process.poll() is not None or time.monotonic() > deadline:
-                raise RunError(f"the chain did not start: {' '.join(log.read_text().split())[-400:]}")
+                said = " ".join(log.read_text().split())[-400:] or f"it said nothing and ended with {process.poll()}"
+                raise RunError(f"the chain did not start: {said}")
             time.sleep(0.02)
         yield started[0]
         if process.poll() is not None:
@@ -434,7 +438,8 @@ def write_report(outcomes: list[Outcome], *, whole: bool) -> None:
     if not whole and REPORT.exists():
         ran = {(outcome.client, outcome.version) for outcome in outcomes}
         before = json.loads(REPORT.read_text())["operations"]
-        kept = [line for line in before if (line["client"], line["version"]) not in ran]
+        known = {(client.name, client.version) for client in CLIENTS} - ran
+        kept = [line for line in before if (line["client"], line["version"]) in known]
     order = [(client.name, client.version) for client in CLIENTS]
     operations = sorted(
         kept + [asdict(outcome) for outcome in outcomes],
@@ -442,6 +447,7 @@ def write_report(outcomes: list[Outcome], *, whole: bool) -> None:
     )
     totals = {result: sum(line["result"] == result for line in operations) for result in RESULTS}
     text = json.dumps({"totals": totals, "operations": operations}, indent=1)
+    REPORT.parent.mkdir(parents=True, exist_ok=True)
     partial = REPORT.with_suffix(".partial")
     partial.write_text(text + "\n")
     partial.replace(REPORT)
