@@ -4,6 +4,7 @@
 Each client has an environment of its own with pinned packages, a chain of its own on a free loopback port, and a script
 that does what people do with it and compares what it reads with what the chain was told. The environments lie in
 `$MYCELIUM_CACHE/conformance`, keyed by what is pinned; the report goes to `$CARGO_TARGET_DIR/conformance/report.json`.
+New pins are made by `uv pip compile --universal --python-version 3.10`, which gives one file for every Python.
 
     run.py                    everything
     run.py --only bittensor   clients whose name contains a text
