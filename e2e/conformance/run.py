@@ -4,6 +4,7 @@
 Each client has an environment of its own with pinned packages, a chain of its own on a free loopback port, and a script
 that does what people do with it and compares what it reads with what the chain was told. The environments lie in
 `$MYCELIUM_CACHE/conformance`, keyed by what is pinned; the report goes to `$CARGO_TARGET_DIR/conformance/report.json`.
+New pins are made by `uv pip compile --universal --python-version 3.10`, which gives one file for every Python.
 
     run.py                    everything
     run.py --only bittensor   clients whose name contains a text
@@ -53,6 +54,7 @@ BLOCK_TIME = "250ms"
 Maker = Callable[[Path, list[Path]], None]
 
 RESULTS = ("passed", "failed", "impossible")
+MARKS = {"passed": "✓", "failed": "✗", "impossible": "—"}
 
 
 @dataclass(frozen=True)
@@ -65,10 +67,10 @@ class Client:
     environment: str
     # Script in `clients/`, or the program.
     script: str
-    # More arguments of the chain.
-    chain: tuple[str, ...] = ()
     # Words after the script.
     args: tuple[str, ...] = ()
+    # How the chain shows a NetUid to it: as what it holds, or as a type of its own like the public network.
+    netuid_types: tuple[str, ...] = ("u16", "newtype")
 
     @property
     def title(self) -> str:
@@ -88,12 +90,12 @@ CLIENTS = (
     Client("bittensor", "10.5.0", "bittensor-10", "bittensor_10.py"),
     Client("bittensor", "11.3.0", "bittensor-11", "bittensor_11.py"),
     Client("btcli", "11.3.0", "bittensor-11", "btcli.py"),
-    Client("substrate-interface", "1.8.1", "substrate-interface", "substrate.py", args=("py", "newtype")),
-    Client("async-substrate-interface", "1.1.1", "asi-1", "substrate.py", args=("asi", "newtype")),
-    Client("async-substrate-interface", "2.2.1", "asi-2", "substrate.py", args=("asi", "newtype")),
+    Client("substrate-interface", "1.8.1", "substrate-interface", "substrate.py", args=("py",)),
+    Client("async-substrate-interface", "1.1.1", "asi-1", "substrate.py", args=("asi",)),
+    Client("async-substrate-interface", "2.2.1", "asi-2", "substrate.py", args=("asi",)),
     Client("@polkadot/api", "16.5.6", "npm", "polkadot.mjs"),
     Client("subxt", "0.51.1", "cargo", "conformance-subxt"),
-    Client(RECORDED, "461", "bittensor-11", "recorded.py"),
+    Client(RECORDED, "461", "bittensor-11", "recorded.py", netuid_types=("newtype",)),
 )
 
 
@@ -103,6 +105,7 @@ class Outcome:
 
     client: str
     version: str
+    netuid_type: str
     operation: str
     # `passed`, `failed` or `impossible`: no chain of this spec can serve it.
     result: str
@@ -162,6 +165,9 @@ def main() -> int:
     parser.add_argument("--table", action="store_true", help="print the table of the last report as Markdown and end")
     args = parser.parse_args()
     if args.table:
+        if not REPORT.exists():
+            print(f"no report at `{REPORT}`: run `make conformance`")
+            return 1
         print(table(json.loads(REPORT.read_text())))
         return 0
     if not os.access(DEVCHAIN, os.X_OK):
@@ -174,7 +180,8 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     with ThreadPoolExecutor(CLIENTS_AT_ONCE) as pool:
         try:
-            outcomes = [outcome for of_client in pool.map(run_client, chosen) for outcome in of_client]
+            runs = [(client, netuid_type) for client in chosen for netuid_type in client.netuid_types]
+            outcomes = [outcome for of_run in pool.map(run_client, *zip(*runs, strict=True)) for outcome in of_run]
         except BaseException:
             # Before the pool waits for its threads, which wait for these.
             pool.shutdown(wait=False, cancel_futures=True)
@@ -183,7 +190,8 @@ def main() -> int:
     write_report(outcomes, whole=len(chosen) == len(CLIENTS))
     for outcome in outcomes:
         if outcome.result == "failed":
-            print(f"FAILED {outcome.client} {outcome.version}: {outcome.operation}: {outcome.why}")
+            title = f"{outcome.client} {outcome.version} ({outcome.netuid_type})"
+            print(f"FAILED {title}: {outcome.operation}: {outcome.why}")
     counts = {result: sum(outcome.result == result for outcome in outcomes) for result in RESULTS}
     print(f"{counts['passed']} passed, {counts['failed']} failed, {counts['impossible']} not possible")
     return 1 if counts["failed"] else 0
@@ -301,13 +309,13 @@ def logs() -> Path:
 
 
 @contextlib.contextmanager
-def chain(client: Client, genesis: Path) -> Iterator[str]:
+def chain(name: str, genesis: Path, netuid_type: str) -> Iterator[str]:
     """A chain on a free port; its endpoint."""
-    log = logs() / f"{client.slug}.chain.log"
-    words = [str(DEVCHAIN), "--listen", "127.0.0.1:0", "--block-time", BLOCK_TIME, "--genesis", str(genesis)]
+    log = logs() / f"{name}.chain.log"
+    words = [str(DEVCHAIN), "--listen", "127.0.0.1:0", "--block-time", BLOCK_TIME, "--netuid-type", netuid_type]
     with log.open("w") as out:
         process = subprocess.Popen(  # noqa: S603
-            [*words, *client.chain], stdout=out, stderr=out, text=True, start_new_session=True
+            [*words, "--genesis", str(genesis)], stdout=out, stderr=out, text=True, start_new_session=True
         )
     processes.add(process)
     try:
@@ -317,7 +325,8 @@ def chain(client: Client, genesis: Path) -> Iterator[str]:
             if started:
                 break
             if process.poll() is not None or time.monotonic() > deadline:
-                raise RunError(f"the chain did not start: {' '.join(log.read_text().split())[-400:]}")
+                said = " ".join(log.read_text().split())[-400:] or f"it said nothing and ended with {process.poll()}"
+                raise RunError(f"the chain did not start: {said}")
             time.sleep(0.02)
         yield started[0]
         if process.poll() is not None:
@@ -326,29 +335,28 @@ def chain(client: Client, genesis: Path) -> Iterator[str]:
         processes.stop(process)
 
 
-def run_client(client: Client) -> list[Outcome]:
+def run_client(client: Client, netuid_type: str) -> list[Outcome]:
     """Runs a client on a chain of its own; how each of its operations ended."""
     started = time.monotonic()
+    name = f"{client.slug}-{netuid_type}"
     try:
         folder = environment(client)
-        recorded = sdist() if client.name == RECORDED else None
-        with tempfile.TemporaryDirectory(prefix="conformance-") as home:
-            genesis = HERE / "genesis.json"
-            with chain(client, genesis) as endpoint:
-                words = words_of(client, folder)
-                told = {
-                    "CONFORMANCE_URL": endpoint,
-                    "CONFORMANCE_GENESIS": str(genesis),
-                }
-                if recorded:
-                    told["CONFORMANCE_SDIST"] = str(recorded)
-                lines, ended = drive(client, words, settings(words, Path(home), told))
+        words = words_of(client, folder)
+        told = {"CONFORMANCE_NETUID_TYPE": netuid_type, "CONFORMANCE_GENESIS": str(HERE / "genesis.json")}
+        if client.name == RECORDED:
+            told["CONFORMANCE_SDIST"] = str(sdist())
+        with (
+            tempfile.TemporaryDirectory(prefix="conformance-") as home,
+            chain(name, HERE / "genesis.json", netuid_type) as endpoint,
+        ):
+            environ = settings(words, Path(home), {**told, "CONFORMANCE_URL": endpoint})
+            lines, ended = drive(name, words, environ)
     except RunError as error:
         lines, ended = [], str(error)
-    outcomes = judge(client, lines, ended)
+    outcomes = judge(client, netuid_type, lines, ended)
     bad = sum(outcome.result == "failed" for outcome in outcomes)
     seconds = time.monotonic() - started
-    print(f"{client.title}: {len(outcomes)} operations, {bad} failed, {seconds:.0f} s", flush=True)
+    print(f"{client.title} ({netuid_type}): {len(outcomes)} operations, {bad} failed, {seconds:.0f} s", flush=True)
     return outcomes
 
 
@@ -383,9 +391,9 @@ def settings(words: list[str], home: Path, told: dict[str, str]) -> dict[str, st
     }
 
 
-def drive(client: Client, words: list[str], environ: dict[str, str]) -> tuple[list[dict[str, object]], str]:
+def drive(name: str, words: list[str], environ: dict[str, str]) -> tuple[list[dict[str, object]], str]:
     """Runs a client's script; the lines it printed, and how it ended if not well."""
-    with (logs() / f"{client.slug}.log").open("w") as err:
+    with (logs() / f"{name}.log").open("w") as err:
         process = subprocess.Popen(  # noqa: S603
             words,
             stdin=subprocess.DEVNULL,
@@ -411,7 +419,7 @@ def drive(client: Client, words: list[str], environ: dict[str, str]) -> tuple[li
     return [json.loads(line) for line in out.splitlines() if line.startswith("{")], ended
 
 
-def judge(client: Client, lines: list[dict[str, object]], ended: str) -> list[Outcome]:
+def judge(client: Client, netuid_type: str, lines: list[dict[str, object]], ended: str) -> list[Outcome]:
     """Outcomes of a client from its lines. What it planned and never told of has failed."""
     plan: list[str] = next((list(line["plan"]) for line in lines if isinstance(line.get("plan"), list)), [])  # type: ignore[call-overload]
     told = {str(line["operation"]): line for line in lines if "operation" in line}
@@ -419,9 +427,10 @@ def judge(client: Client, lines: list[dict[str, object]], ended: str) -> list[Ou
     for name in plan:
         line = told.get(name, {"result": "failed", "why": ended or "the client never told of it", "ms": 0})
         result, why, ms = str(line["result"]), str(line["why"]), int(str(line["ms"]))
-        outcomes.append(Outcome(client.name, client.version, name, result, why, ms))
+        outcomes.append(Outcome(client.name, client.version, netuid_type, name, result, why, ms))
     if not plan or ended:
-        outcomes.append(Outcome(client.name, client.version, "run to the end", "failed", ended or "it told nothing", 0))
+        why = ended or "it told nothing"
+        outcomes.append(Outcome(client.name, client.version, netuid_type, "run to the end", "failed", why, 0))
     return outcomes
 
 
@@ -434,7 +443,8 @@ def write_report(outcomes: list[Outcome], *, whole: bool) -> None:
     if not whole and REPORT.exists():
         ran = {(outcome.client, outcome.version) for outcome in outcomes}
         before = json.loads(REPORT.read_text())["operations"]
-        kept = [line for line in before if (line["client"], line["version"]) not in ran]
+        known = {(client.name, client.version) for client in CLIENTS} - ran
+        kept = [line for line in before if (line["client"], line["version"]) in known]
     order = [(client.name, client.version) for client in CLIENTS]
     operations = sorted(
         kept + [asdict(outcome) for outcome in outcomes],
@@ -442,6 +452,7 @@ def write_report(outcomes: list[Outcome], *, whole: bool) -> None:
     )
     totals = {result: sum(line["result"] == result for line in operations) for result in RESULTS}
     text = json.dumps({"totals": totals, "operations": operations}, indent=1)
+    REPORT.parent.mkdir(parents=True, exist_ok=True)
     partial = REPORT.with_suffix(".partial")
     partial.write_text(text + "\n")
     partial.replace(REPORT)
@@ -455,7 +466,7 @@ def table(report: dict[str, list[dict[str, str]]]) -> str:
     out = by_client(clients, notes)
     if compared:
         out += ["", f"| {RECORDED} {compared[0]['version']} | |", "|---|:-:|"]
-        out += [f"| {line['operation']} | {cell(line, notes)} |" for line in compared]
+        out += [f"| {line['operation']} | {cell([line], notes)} |" for line in compared]
     if notes:
         out += ["", "✓ passed, ✗ failed, — cannot be served:", ""]
         out += [f"{number}. {note}" for number, note in enumerate(notes, 1)]
@@ -465,26 +476,32 @@ def table(report: dict[str, list[dict[str, str]]]) -> str:
 def by_client(lines: list[dict[str, str]], notes: list[str]) -> list[str]:
     """Rows of operations, what most clients do first, with a column for each client."""
     clients = list(dict.fromkeys(f"{line['client']} {line['version']}" for line in lines))
-    rows: dict[str, dict[str, dict[str, str]]] = {}
+    rows: dict[str, dict[str, list[dict[str, str]]]] = {}
     for line in lines:
-        rows.setdefault(line["operation"], {})[f"{line['client']} {line['version']}"] = line
+        columns = rows.setdefault(line["operation"], {client: [] for client in clients})
+        columns[f"{line['client']} {line['version']}"].append(line)
     out = [f"| | {' | '.join(clients)} |", f"|---|{':-:|' * len(clients)}"]
-    for name in sorted(rows, key=lambda name: -len(rows[name])):
-        cells = (cell(rows[name].get(client), notes) for client in clients)
+    for name in sorted(rows, key=lambda name: -sum(map(bool, rows[name].values()))):
+        cells = (cell(rows[name][client], notes) for client in clients)
         out.append(f"| {name} | {' | '.join(cells)} |")
     return out
 
 
-def cell(line: dict[str, str] | None, notes: list[str]) -> str:
-    """A mark; what did not pass gets a note, those with the same reason the same one."""
-    if line is None:
-        return ""
-    if line["result"] == "passed":
-        return "✓"
-    note = line["why"] if line["result"] == "impossible" else f"{line['client']} {line['version']}: {line['why']}"
-    if note not in notes:
-        notes.append(note)
-    return f"{'✗' if line['result'] == 'failed' else '—'} {notes.index(note) + 1}"
+def cell(lines: list[dict[str, str]], notes: list[str]) -> str:
+    """The mark of one operation of a client, and the numbers of the notes that say why it did not pass."""
+    numbers = []
+    for line in lines:
+        if line["result"] == "passed":
+            continue
+        note = line["why"] if line["result"] == "impossible" else f"{line['client']} {line['version']}: {line['why']}"
+        if any(other["result"] == "passed" for other in lines):
+            note += f" (with `--netuid-type {line['netuid_type']}`)"
+        if note not in notes:
+            notes.append(note)
+        numbers.append(str(notes.index(note) + 1))
+    results = [line["result"] for line in lines]
+    mark = next((MARKS[result] for result in ("failed", "passed", "impossible") if result in results), "")
+    return f"{mark} {', '.join(dict.fromkeys(numbers))}".strip()
 
 
 if __name__ == "__main__":

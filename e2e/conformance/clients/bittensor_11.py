@@ -395,10 +395,19 @@ def _(s: State) -> None:
 @impossible(
     "register by intent",
     why="the SDK shields registrations: the encrypted pool needs block authors that share a rotating key",
-    error="(?i)shield|NextKey|CollateralLockShare",
+    error="MEV Shield NextKey not available",
 )
 def _(s: State) -> None:
-    s.chain.submit_shielded(bt.BurnedRegister(netuid=1, hotkey_ss58=key("//Eve//third")), wallet("Eve", "third"))
+    s.chain.execute(bt.BurnedRegister(netuid=1, hotkey_ss58=key("//Eve//third")), wallet("Eve")).raise_for_failure()
+
+
+@impossible(
+    "MEV-shielded extrinsic",
+    why="the encrypted pool of the real network needs block authors that share a rotating key",
+    error="(?i)shield|NextKey",
+)
+def _(s: State) -> None:
+    s.chain.submit_shielded(bt.Transfer(dest_ss58=key("//Xerxes"), amount_tao=1), wallet("Eve"))
 
 
 if __name__ == "__main__":

@@ -1,18 +1,21 @@
 """PyPI substrate-interface and async-substrate-interface: the same API by two makers, on which Python miners are built.
 
-Words: `py` or `asi`, then whether the chain shows NetUid as `u16` or as its own type (`newtype`).
+Word: `py` or `asi`.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from dataclasses import dataclass, field
 from typing import Any
 
 from operations import FailedError, equal, facts, impossible, operation, rao, run_all, that, until, url
 
-LIBRARY, NETUID = sys.argv[1:3]
+(LIBRARY,) = sys.argv[1:]
+# Whether the chain shows NetUid as `u16` or as a type of its own (`newtype`).
+NETUID = os.environ["CONFORMANCE_NETUID_TYPE"]
 if LIBRARY == "py":
     from substrateinterface import Keypair, SubstrateInterface
 else:
@@ -330,7 +333,7 @@ if LIBRARY == "py":
 elif OLD_ASI and NETUID == "newtype":
     impossible(
         "runtime call",
-        why="this version decodes by names of types and knows no NetUid; with `--netuid-type u16` it works",
+        why="this version decodes by the names of types, and knows no NetUid",
         error="NetUid|Invalid type|bt_decode|decode",
     )(runtime_call)
 else:

@@ -27,7 +27,7 @@ const MODULE: &str = "SubtensorModule";
 /// Longer than anything takes on a chain of 250 ms blocks. Only what hangs takes as long.
 const PATIENCE: Duration = Duration::from_secs(40);
 
-const OPERATIONS: [&str; 17] = [
+const OPERATIONS: [&str; 19] = [
     "connect",
     "balance",
     "hyperparameters",
@@ -42,7 +42,9 @@ const OPERATIONS: [&str; 17] = [
     "set weights, commit-reveal by time lock",
     "register",
     "stake",
+    "commitment",
     "proxy",
+    "batch",
     "sudo",
     "errors by name",
 ];
@@ -202,7 +204,9 @@ impl State {
             "set weights, commit-reveal by time lock" => self.commit_timelocked().await,
             "register" => self.register().await,
             "stake" => self.stake().await,
+            "commitment" => self.commitment().await,
             "proxy" => self.proxy().await,
+            "batch" => self.batch().await,
             "sudo" => self.sudo().await,
             "errors by name" => self.errors().await,
             other => bail!("no operation is called `{other}`"),
@@ -414,6 +418,28 @@ impl State {
         self.send(&call, "//Ferdie").await?;
         equal("paid by the real account", &(before - self.free("//Eve").await?), &1_000_000_000)?;
         equal("received", &self.free("//Uma").await?, &1_000_000_000)
+    }
+
+    async fn commitment(&self) -> Result<()> {
+        let data = b"https://models.example/7";
+        let raw = Value::unnamed_variant(format!("Raw{}", data.len()), [Value::from_bytes(data)]);
+        // A bounded vector of fields is a struct around a list of them.
+        let fields = Value::unnamed_composite([Value::unnamed_composite([raw])]);
+        let info = Value::named_composite([("fields", fields)]);
+        let call = dynamic::tx("Commitments", "set_commitment", vec![Value::from(1u64), info]);
+        self.send(&call, "//Bob//hot").await?;
+        let got: Value = self.storage("Commitments", "CommitmentOf", (1u16, key("//Bob//hot")?)).await?;
+        let hex = data.iter().map(u8::to_string).collect::<Vec<_>>().join(", ");
+        ensure!(got.to_string().contains(&hex), "the commitment is {got}");
+        Ok(())
+    }
+
+    async fn batch(&self) -> Result<()> {
+        let transfer = |to| Ok(nested("Balances", "transfer_keep_alive", [target(to)?, Value::from(1_000_000_000u64)]));
+        let inner: Result<Vec<Value>> = ["//Vic", "//Wil"].into_iter().map(transfer).collect();
+        self.send(&dynamic::tx("Utility", "batch_all", vec![Value::unnamed_composite(inner?)]), "//Ferdie").await?;
+        let got = (self.free("//Vic").await?, self.free("//Wil").await?);
+        equal("both", &got, &(1_000_000_000, 1_000_000_000))
     }
 
     async fn sudo(&self) -> Result<()> {
