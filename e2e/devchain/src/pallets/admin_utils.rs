@@ -22,8 +22,8 @@ pub mod pallet {
 
     use crate::pallets::subtensor::pallet::*;
     use crate::pallets::subtensor::{
-        self, ConsensusMode, Error as SubtensorError, Event as SubtensorEvent, Hyperparameter, MAX_UIDS, MechId,
-        NetUid, OwnerLimit, Pallet as Subtensor, RecycleOrBurnEnum, TaoBalance,
+        self, ConsensusMode, Error as SubtensorError, Event as SubtensorEvent, Hyperparameter, MAX_BURN_BOUND,
+        MAX_UIDS, MIN_BURN_BOUND, MechId, NetUid, OwnerLimit, Pallet as Subtensor, RecycleOrBurnEnum, TaoBalance,
     };
 
     /// Every setter writes one or two values.
@@ -31,10 +31,6 @@ pub mod pallet {
 
     /// Largest moving average of bonds that an owner may set, in millionths.
     const MAX_BONDS_MOVING_AVERAGE: u64 = 975_000;
-    /// Above every least price of a registration: one TAO.
-    const MIN_BURN_BOUND: TaoBalance = 1_000_000_000;
-    /// Below every largest price of a registration: a tenth of a TAO.
-    const MAX_BURN_BOUND: TaoBalance = 100_000_000;
     /// Longest half-life of the price of a registration, in blocks.
     const MAX_BURN_HALF_LIFE: u16 = 36_100;
     /// Hotkeys of an owner that may be made immortal.

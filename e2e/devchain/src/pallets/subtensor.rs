@@ -50,6 +50,10 @@ pub const MIN_STAKE: u64 = 2_000_000;
 
 /// Least and largest factor of the activity cutoff that may be set, in thousandths of a tempo.
 pub const ACTIVITY_CUTOFF_FACTOR_MILLI: std::ops::RangeInclusive<u32> = 1_000..=50_000;
+/// Above every least price of a registration, in rao: one TAO.
+pub const MIN_BURN_BOUND: u64 = 1_000_000_000;
+/// Below every largest price of a registration, in rao: a tenth of a TAO.
+pub const MAX_BURN_BOUND: u64 = 100_000_000;
 /// Most neurons of a subnet's mechanisms together that owner and root may allow.
 pub const MAX_UIDS: u16 = 256;
 /// Most neurons of a subnet that an EVM address is bound to.
@@ -77,7 +81,7 @@ pub mod pallet {
     use frame_support::traits::{ConstU8, ConstU16, ConstU32, ConstU64};
     use frame_system::pallet_prelude::*;
     use sp_core::{ConstBool, ConstI16, H160, H256};
-    use sp_runtime::AccountId32;
+    use sp_runtime::{AccountId32, Percent};
     use substrate_fixed::types::{I64F64, I96F32, U64F64};
 
     use super::moving::Position;
@@ -111,6 +115,57 @@ pub mod pallet {
 
         /// Newest round of the drand beacon that is known, which another pallet holds.
         fn last_drand_round() -> u64;
+    }
+
+    #[pallet::extra_constants]
+    impl<T: Config> Pallet<T> {
+        /// Least factor of a tempo for which weights count, in thousandths.
+        #[pallet::constant_name(MinActivityCutoffFactorMilli)]
+        fn min_activity_cutoff_factor_milli() -> u32 {
+            *ACTIVITY_CUTOFF_FACTOR_MILLI.start()
+        }
+
+        /// Largest factor of a tempo for which weights count, in thousandths.
+        #[pallet::constant_name(MaxActivityCutoffFactorMilli)]
+        fn max_activity_cutoff_factor_milli() -> u32 {
+            *ACTIVITY_CUTOFF_FACTOR_MILLI.end()
+        }
+
+        /// Bound of the least price of a registration.
+        #[pallet::constant_name(MinBurnUpperBound)]
+        fn min_burn_upper_bound() -> TaoBalance {
+            MIN_BURN_BOUND
+        }
+
+        /// Bound of the largest price of a registration.
+        #[pallet::constant_name(MaxBurnLowerBound)]
+        fn max_burn_lower_bound() -> TaoBalance {
+            MAX_BURN_BOUND
+        }
+
+        /// Price of a swap of a key.
+        #[pallet::constant_name(KeySwapCost)]
+        fn key_swap_cost() -> TaoBalance {
+            swaps::KEY_SWAP_COST
+        }
+
+        /// Price of a swap of a hotkey on one subnet.
+        #[pallet::constant_name(KeySwapOnSubnetCost)]
+        fn key_swap_on_subnet_cost() -> TaoBalance {
+            swaps::SUBNET_SWAP_COST
+        }
+
+        /// Blocks between two swaps of hotkeys by a coldkey on a subnet.
+        #[pallet::constant_name(HotkeySwapOnSubnetInterval)]
+        fn hotkey_swap_on_subnet_interval() -> u64 {
+            swaps::SWAP_INTERVAL
+        }
+
+        /// Part of the neurons that must stay below after a trim if they are immune.
+        #[pallet::constant_name(MaxImmuneUidsPercentage)]
+        fn max_immune_uids_percentage() -> Percent {
+            Percent::from_percent(owner::MAX_IMMUNE_PERCENT)
+        }
     }
 
     /// The account that stands where there is none.

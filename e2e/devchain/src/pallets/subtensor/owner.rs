@@ -19,7 +19,7 @@ const MAX_MECHANISMS: MechId = 16;
 const MIN_ALPHA: u16 = u16::MAX / 40;
 
 /// Part of the neurons, in hundredths, that must stay below after a trim if they are immune.
-const MAX_IMMUNE_PERCENT: u32 = 80;
+pub(super) const MAX_IMMUNE_PERCENT: u8 = 80;
 
 impl<T: Config> Pallet<T> {
     /// Sets the tempo of a subnet, within bounds for its owner.
@@ -226,7 +226,7 @@ impl<T: Config> Pallet<T> {
             let immune: BTreeSet<u16> =
                 (0..n).filter(|uid| immortal.contains(uid) || Self::is_young(netuid, *uid)).collect();
             let count = u32::try_from(immune.len()).unwrap_or(u32::MAX);
-            let too_many = count * 100 >= u32::from(max) * MAX_IMMUNE_PERCENT;
+            let too_many = count * 100 >= u32::from(max) * u32::from(MAX_IMMUNE_PERCENT);
             ensure!(!too_many, Error::<T>::TrimmingWouldExceedMaxImmunePercentage);
             let emission = fit(Emission::<T>::get(netuid), usize::from(n));
             let mut order: Vec<u16> = (0..n).filter(|uid| !immune.contains(uid)).collect();

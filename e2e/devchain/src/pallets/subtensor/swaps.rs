@@ -9,13 +9,13 @@ use super::pallet::*;
 use super::types::{NetUid, RateLimitKey, TaoBalance};
 
 /// Price of a swap of a key, in rao: a tenth of a TAO.
-const KEY_SWAP_COST: TaoBalance = 100_000_000;
+pub(super) const KEY_SWAP_COST: TaoBalance = 100_000_000;
 
 /// Price of a swap of a hotkey on one subnet, in rao.
-const SUBNET_SWAP_COST: TaoBalance = 1_000_000;
+pub(super) const SUBNET_SWAP_COST: TaoBalance = 1_000_000;
 
-/// Blocks between two swaps of hotkeys by a coldkey on a subnet: few, as on the public localnet.
-const SWAP_INTERVAL: u64 = 15;
+/// Blocks between two swaps of hotkeys by a coldkey on a subnet: one, as on the public localnet.
+pub(super) const SWAP_INTERVAL: u64 = 1;
 
 impl<T: Config> Pallet<T> {
     pub(super) fn do_swap_hotkey(
