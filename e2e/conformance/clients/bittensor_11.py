@@ -231,7 +231,7 @@ def _(s: State) -> None:
     )
     s.chain.submit_call(call, wallet("Bob"), signer="hotkey").raise_for_failure()
     equal("weights", s.chain.read("weights", netuid=1)[1], {2: 21845 / 87380, 3: 65535 / 87380})
-    that(s.chain.read("blocks_since_last_update", netuid=1, uid=1) < 20, "no last update")
+    that(s.chain.read("blocks_since_last_update", netuid=1, uid=1) < 100, "no last update")
     until("incentive of miner 3", lambda: s.chain.subnets.metagraph(1).neuron(3).incentive > 0)
 
 
@@ -259,7 +259,7 @@ def _(s: State) -> None:
     result = s.chain.submit_call(call, wallet("Ferdie")).raise_for_failure()
     equal("uid", s.chain.read("uid", netuid=1, hotkey_ss58=key("//Ferdie//hot")), 4)
     paid = before - s.chain.balances.get(key("//Ferdie")).rao - fee_of(result)
-    that(0.95 * price <= paid <= price, f"paid {paid} for a price of {price}")
+    that(0.8 * price <= paid <= price, f"paid {paid} for a price of {price}")
 
 
 @operation("stake")

@@ -79,8 +79,7 @@ def address(value: Any) -> str:
 def send(s: State, module: str, function: str, params: dict[str, Any], signer: str, **words: Any) -> Any:
     """Composes, signs and submits a call; its receipt."""
     call = s.chain.compose_call(call_module=module, call_function=function, call_params=params)
-    # Five blocks, as Fiber has it, are over before the finality of a fast chain.
-    extrinsic = s.chain.create_signed_extrinsic(call=call, keypair=pair(signer), era={"period": 32}, **words)
+    extrinsic = s.chain.create_signed_extrinsic(call=call, keypair=pair(signer), era={"period": 64}, **words)
     return s.chain.submit_extrinsic(extrinsic, wait_for_inclusion=True)
 
 
@@ -239,7 +238,7 @@ def _(s: State) -> None:
     receipt = done(send(s, MODULE, "burned_register", {"netuid": 1, "hotkey": key("//Ferdie//hot")}, "//Ferdie"))
     equal("uid", s.query("Uids", 1, key("//Ferdie//hot")), 4)
     paid = before - s.free("//Ferdie") - receipt.total_fee_amount
-    that(0.95 * price <= paid <= price, f"paid {paid} for a price of {price}")
+    that(0.8 * price <= paid <= price, f"paid {paid} for a price of {price}")
 
 
 @operation("stake")

@@ -395,7 +395,7 @@ impl State {
         let uid: u16 = self.storage(MODULE, "Uids", (1u16, key("//Ferdie//hot")?)).await?;
         equal("uid", &uid, &4)?;
         let paid = before - self.free("//Ferdie").await? - done.fee;
-        ensure!(paid <= price && paid >= price / 100 * 95, "paid {paid} for a price of {price}");
+        ensure!(paid <= price && paid >= price / 100 * 80, "paid {paid} for a price of {price}");
         Ok(())
     }
 
