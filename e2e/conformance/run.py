@@ -9,6 +9,7 @@ New pins are made by `uv pip compile --universal --python-version 3.10`, which g
     run.py                    everything
     run.py --only bittensor   clients whose name contains a text
     run.py --table            prints the table of the last report, as Markdown
+    run.py --readme           writes that table into README.md
 """
 
 from __future__ import annotations
@@ -39,6 +40,9 @@ CACHE = Path(os.environ.get("MYCELIUM_CACHE", Path.home() / ".cache" / "mycelium
 TARGET = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
 DEVCHAIN = Path(os.environ.get("MYCELIUM_DEVCHAIN", TARGET / "release" / "mycelium-devchain"))
 REPORT = TARGET / "conformance" / "report.json"
+README = ROOT / "README.md"
+# What stands between these lines of README.md is the table.
+README_MARKS = ("<!-- conformance: written by `run.py --readme` -->\n", "<!-- conformance: end -->\n")
 
 # Versions for which every pinned package has a wheel, the preferred first.
 PYTHONS = ((3, 13), (3, 12), (3, 11), (3, 10))
@@ -163,12 +167,17 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Runs real clients against the development chain.")
     parser.add_argument("--only", metavar="TEXT", help="run only the clients whose name and version contain this text")
     parser.add_argument("--table", action="store_true", help="print the table of the last report as Markdown and end")
+    parser.add_argument("--readme", action="store_true", help="write the table of the last report into README.md and end")
     args = parser.parse_args()
-    if args.table:
+    if args.table or args.readme:
         if not REPORT.exists():
             print(f"no report at `{REPORT}`: run `make conformance`")
             return 1
-        print(table(json.loads(REPORT.read_text())))
+        text = table(json.loads(REPORT.read_text()))
+        if args.readme:
+            README.write_text(with_table(README.read_text(), text))
+        else:
+            print(text)
         return 0
     if not os.access(DEVCHAIN, os.X_OK):
         print(f"no chain at `{DEVCHAIN}`: run `make build`, or name the program in MYCELIUM_DEVCHAIN")
@@ -471,6 +480,15 @@ def table(report: dict[str, list[dict[str, str]]]) -> str:
         out += ["", "✓ passed, ✗ failed, — cannot be served:", ""]
         out += [f"{number}. {note}" for number, note in enumerate(notes, 1)]
     return "\n".join(out)
+
+
+def with_table(readme: str, text: str) -> str:
+    """README.md with another table between its marks."""
+    before, begin, rest = readme.partition(README_MARKS[0])
+    _, end, after = rest.partition(README_MARKS[1])
+    if not (begin and end):
+        raise SystemExit(f"README.md has no lines `{README_MARKS[0].strip()}` and `{README_MARKS[1].strip()}`")
+    return f"{before}{begin}{text}\n{end}{after}"
 
 
 def by_client(lines: list[dict[str, str]], notes: list[str]) -> list[str]:
