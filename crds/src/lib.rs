@@ -19,7 +19,9 @@ pub fn files() -> anyhow::Result<Vec<(String, String)>> {
 fn yaml(mut crd: CustomResourceDefinition) -> anyhow::Result<String> {
     // A chart that is removed must not take every Validator of the cluster with it.
     crd.annotations_mut().insert("helm.sh/resource-policy".into(), "keep".into());
-    // Through a JSON value, which writes keys in one order.
-    let text = serde_saphyr::to_string(&serde_json::to_value(crd)?)?;
+    // Sorted: whether JSON objects keep an order of their own depends on what else is compiled.
+    let mut crd = serde_json::to_value(crd)?;
+    crd.sort_all_objects();
+    let text = serde_saphyr::to_string(&crd)?;
     Ok(format!("# Generated from crds/src by `make generate`. Do not edit.\n{text}"))
 }
