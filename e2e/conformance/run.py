@@ -167,7 +167,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Runs real clients against the development chain.")
     parser.add_argument("--only", metavar="TEXT", help="run only the clients whose name and version contain this text")
     parser.add_argument("--table", action="store_true", help="print the table of the last report as Markdown and end")
-    parser.add_argument("--readme", action="store_true", help="write the table of the last report into README.md and end")
+    parser.add_argument("--readme", action="store_true", help="write the table of the last report into README and end")
     args = parser.parse_args()
     if args.table or args.readme:
         if not REPORT.exists():

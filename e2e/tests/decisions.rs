@@ -90,7 +90,7 @@ fn docker_machine() -> Machine {
         diff*) cat >/dev/null; exit 1;;
         apply*) cat >/dev/null;;
         'get deployments'*) echo '{"items":[]}';;
-        'get --filename'*) cat >/dev/null; echo '{"items":[{"kind":"Validator","metadata":{"name":"val-1","generation":1},"status":{"observedGeneration":1,"conditions":[{"type":"Ready","status":"True"}]}}]}';;
+        'get --filename'*) cat >/dev/null; echo '{"items":[{"kind":"Validator","metadata":{"name":"val-1","generation":1},"status":{"observedGeneration":1,"group":{"role":"leader"},"conditions":[{"type":"Ready","status":"True"}]}}]}';;
         'get validators,miners --all-namespaces') echo 'THE TABLE';;
         esac"#,
     );

@@ -16,7 +16,7 @@
 )]
 
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use arbitrary::{Arbitrary, Unstructured};
@@ -41,6 +41,9 @@ const DEFAULT_SECONDS: u64 = 8;
 
 /// Bytes of an input.
 const MAX_INPUT: usize = 1024;
+
+/// Attempts to make a failing input smaller; each may take [`PATIENCE`].
+const MAX_SHRINKS: u32 = 8;
 
 /// How long a block may take before the chain counts as stalled.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -131,7 +134,12 @@ fn run(name: &str) {
     let input = prop_oneof![4 => mutated, 1 => noise];
     let seconds = std::env::var("FUZZ_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(DEFAULT_SECONDS);
     let until = Instant::now() + Duration::from_secs(seconds);
-    let mut runner = TestRunner::new(Config { cases: 64, failure_persistence: None, ..Config::default() });
+    let mut runner = TestRunner::new(Config {
+        cases: 64,
+        failure_persistence: None,
+        max_shrink_iters: MAX_SHRINKS,
+        ..Config::default()
+    });
     while Instant::now() < until {
         let outcome = runner.run(&input, |bytes| {
             target(&bytes);
@@ -325,6 +333,9 @@ fn extrinsic_bytes(bytes: &[u8]) {
 
 /// The chain of [`signed_calls`].
 static CALLS: OnceLock<World> = OnceLock::new();
+/// Held from the choice of a nonce until something became of the call: two tests sign as one account, and when the call of the
+/// one is thrown out, the other's waits for its nonce for ever.
+static TURN: Mutex<()> = Mutex::new(());
 
 /// Whatever decodes as a call, signed by someone who may pay but not rule, is turned away or ends up in a block.
 fn signed_calls(bytes: &[u8]) {
@@ -336,6 +347,7 @@ fn signed_calls(bytes: &[u8]) {
     let limit = frame_support::MAX_EXTRINSIC_DEPTH;
     let Ok(call) = RuntimeCall::decode_with_depth_limit(limit, &mut filled.as_slice()) else { return };
     let world = world(&CALLS);
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let before = world.node.best().header.number;
     if let Ok(status) = world.submit(&world.sign(call).encode()) {
         let included = matches!(status, TxStatus::InBlock(_));
