@@ -211,8 +211,18 @@ mod tests {
     #[test]
     fn only_steps_that_changed_something_count_as_changes() {
         let progress = Progress::new();
-        progress.step("one", |step| Ok(step.unchanged("running"))).unwrap();
-        progress.step("two", |step| Ok(step.changed("started"))).unwrap();
+        progress
+            .step("one", |step| {
+                step.unchanged("running");
+                Ok(())
+            })
+            .unwrap();
+        progress
+            .step("two", |step| {
+                step.changed("started");
+                Ok(())
+            })
+            .unwrap();
         progress.step("three", |_| Ok(())).unwrap();
         progress.step("four", |_| anyhow::Result::<()>::Err(anyhow::anyhow!("no"))).unwrap_err();
         let names: Vec<_> = progress.changes().into_iter().map(|step| step.name).collect();

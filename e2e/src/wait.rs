@@ -88,7 +88,7 @@ mod tests {
     #[test]
     fn the_first_yes_is_the_answer() {
         let mut asked = 0;
-        let answer = wait_with(&mut PaintedClock::default(), Duration::from_secs(60), "three", || {
+        let answer = wait_with(&mut PaintedClock::default(), Duration::from_mins(1), "three", || {
             asked += 1;
             if asked == 3 { Ok(asked) } else { bail!("only {asked}") }
         });

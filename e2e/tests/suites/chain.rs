@@ -103,7 +103,7 @@ fn a_chain_that_stops_for_a_minute_is_told_and_survived_without_a_restart() -> R
         world.condition("validator", "val-1", "ChainSynced")
     });
     let network = world.run(&["get", "network", "default", "--output=jsonpath={.status.conditions}"]);
-    std::thread::sleep(Duration::from_secs(60).saturating_sub(stopped.elapsed()));
+    std::thread::sleep(Duration::from_mins(1).saturating_sub(stopped.elapsed()));
     let silent = stake(&world, "val-1");
     scale("1")?;
 

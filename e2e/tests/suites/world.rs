@@ -12,7 +12,7 @@ pub(crate) const NAMESPACE: &str = "quickstart";
 /// Namespace of the operator and the development chain.
 pub(crate) const SYSTEM: &str = "mycelium-system";
 /// Long enough for a pod to be replaced on a busy machine.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(2);
 
 /// Hotkeys of `e2e/quickstart.yaml`.
 pub(crate) const VAL_1: &str = "5Frzxz1qmyABhyEUNVTpmBGzd2UvmEPYmojApuLmmWkoNJFZ";
