@@ -87,7 +87,7 @@ e2e: up ## Tests that drive the cluster
 # ---- measurements ------------------------------------------------------------------------------------
 
 .PHONY: bench
-bench: ## Measure against the bars that are promised (ONLY=prefix); writes target/bench/report.json
+bench: own-target ## Measure against the bars that are promised (ONLY=prefix); writes target/bench/report.json
 	@# The whole workspace is named so that dependencies keep the features, and with them the builds, of the tests.
 	@cargo bench --quiet --profile $(PROFILE) --workspace --bench devchain -- --only '$(ONLY)' \
 		--report $(CARGO_TARGET_DIR)/bench/report.json --report $(CURDIR)/target/bench/report.json

@@ -3,7 +3,7 @@
 
 Each client has an environment of its own with pinned packages, a chain of its own on a free loopback port, and a script
 that does what people do with it and compares what it reads with what the chain was told. The environments lie in
-`$MYCELIUM_CACHE/conformance`, keyed by what is pinned; the report goes to `$CARGO_TARGET_DIR/conformance/report.json`.
+`$MYCELIUM_HOME/conformance`, keyed by what is pinned; the report goes to `$CARGO_TARGET_DIR/conformance/report.json`.
 New pins are made by `uv pip compile --universal --python-version 3.10`, which gives one file for every Python.
 
     run.py                    everything
@@ -36,7 +36,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
-CACHE = Path(os.environ.get("MYCELIUM_CACHE", Path.home() / ".cache" / "mycelium")) / "conformance"
+CACHE = Path(os.environ.get("MYCELIUM_HOME", Path.home() / ".cache" / "mycelium")) / "conformance"
 TARGET = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
 DEVCHAIN = Path(os.environ.get("MYCELIUM_DEVCHAIN", TARGET / "release" / "mycelium-devchain"))
 REPORT = TARGET / "conformance" / "report.json"
