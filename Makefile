@@ -87,9 +87,9 @@ e2e: up ## Tests that drive the cluster
 # ---- measurements ------------------------------------------------------------------------------------
 
 .PHONY: bench
-bench: own-target ## Measure against the bars that are promised (ONLY=prefix); writes target/bench/report.json
+bench: build ## Measure against the bars that are promised (ONLY=prefix, RSS_MINUTES=60); writes target/bench/report.json
 	@# The whole workspace is named so that dependencies keep the features, and with them the builds, of the tests.
-	@cargo bench --quiet --profile $(PROFILE) --workspace --bench devchain -- --only '$(ONLY)' \
+	@cargo bench --quiet --profile $(PROFILE) --workspace --bench devchain --bench sidecar --no-fail-fast -- --only '$(ONLY)' \
 		--report $(CARGO_TARGET_DIR)/bench/report.json --report $(CURDIR)/target/bench/report.json
 
 # ---- checks ------------------------------------------------------------------------------------------

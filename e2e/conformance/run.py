@@ -10,6 +10,7 @@ New pins are made by `uv pip compile --universal --python-version 3.10`, which g
     run.py --only bittensor   clients whose name contains a text
     run.py --table            prints the table of the last report, as Markdown
     run.py --readme           writes that table into README.md
+    run.py --python STEM      prints the Python of the environment `requirements-STEM.txt`, made if it is not there
 """
 
 from __future__ import annotations
@@ -168,7 +169,15 @@ def main() -> int:
     parser.add_argument("--only", metavar="TEXT", help="run only the clients whose name and version contain this text")
     parser.add_argument("--table", action="store_true", help="print the table of the last report as Markdown and end")
     parser.add_argument("--readme", action="store_true", help="write the table of the last report into README and end")
+    parser.add_argument("--python", metavar="STEM", help="print the Python of an environment and end")
     args = parser.parse_args()
+    if args.python:
+        client = next((client for client in CLIENTS if client.environment == args.python), None)
+        if client is None or args.python in ("cargo", "npm"):
+            print(f"no environment is called `{args.python}`", file=sys.stderr)
+            return 1
+        print(environment(client) / "bin" / "python")
+        return 0
     if args.table or args.readme:
         if not REPORT.exists():
             print(f"no report at `{REPORT}`: run `make conformance`")

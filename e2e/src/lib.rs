@@ -11,6 +11,7 @@
 
 pub mod addresses;
 pub mod args;
+pub mod bench;
 pub mod choice;
 pub mod cluster;
 pub mod command;
