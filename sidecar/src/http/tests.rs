@@ -45,6 +45,7 @@ impl Bench {
         let network = NetworkConfig {
             network: "default".into(),
             endpoints: vec!["ws://chain:9944".into()],
+            archive_endpoints: vec![],
             netuid: NetUid(1),
             genesis_hash: None,
             local: true,
@@ -55,6 +56,7 @@ impl Bench {
         };
         let config = ChainConfig {
             endpoints: network.endpoints.clone(),
+            archive_endpoints: vec![],
             netuid: network.netuid,
             genesis_hash: None,
             min_interval: ChainConfig::MIN_INTERVAL,

@@ -6,16 +6,19 @@
 mod account;
 mod amount;
 mod axon;
+mod diff;
 mod error;
 mod ids;
 mod neuron;
 
+pub mod chain;
 pub mod config;
 pub mod http;
 
 pub use account::{AccountId, Coldkey, Hotkey, SS58_PREFIX};
 pub use amount::{Alpha, RAO_PER_TAO, Tao};
 pub use axon::{Axon, AxonProtocol, check_port, check_public_ip, ip_from_chain, ip_to_chain, is_public_ip};
+pub use diff::{MetagraphDiff, NeuronChange, NeuronField, OtherMetagraph};
 pub use error::ValueError;
 pub use ids::{BlockHash, NetUid, Uid};
 pub use neuron::{Metagraph, Neuron, Score};
