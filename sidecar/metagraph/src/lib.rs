@@ -16,6 +16,7 @@ mod rpc;
 mod runtime;
 mod source;
 
+pub mod extrinsics;
 pub mod fake;
 pub mod keys;
 
