@@ -70,7 +70,7 @@ fn at(vectors: &Value) -> UnixTime {
 }
 
 fn receiver(id: u8, now: UnixTime) -> Receiver {
-    Receiver::spawn(&key(id).hotkey(), NonceLimits::default(), 1, now.minus(Duration::from_secs(60)))
+    Receiver::spawn(&key(id).hotkey(), NonceLimits::default(), 1, now.minus(Duration::from_mins(1)))
 }
 
 async fn proves(receiver: &Receiver, headers: &HeaderMap, line: RequestLine<'_>, body: &[u8], now: UnixTime) -> Claim {
@@ -203,7 +203,9 @@ fn without_randomness(mut value: Value) -> Value {
             {
                 text.clear();
             }
-            items.iter_mut().for_each(|item| *item = without_randomness(item.take()));
+            for item in items {
+                *item = without_randomness(item.take());
+            }
         }
         Value::Object(fields) => {
             for (name, field) in fields.iter_mut() {

@@ -125,7 +125,7 @@ mod tests {
 
     use super::*;
 
-    const WINDOW: Duration = Duration::from_secs(120);
+    const WINDOW: Duration = Duration::from_mins(2);
 
     /// Has both letters in which the alphabets differ.
     fn key() -> SymmetricKey {

@@ -175,7 +175,9 @@ fn two_who_apply_at_once_leave_the_state_of_one_of_them() {
                 shuttle::thread::spawn(move || registry.apply(&metagraph(1, &neurons), &rules()).len())
             })
             .collect();
-        threads.into_iter().for_each(|thread| assert!(thread.join().unwrap() > 0));
+        for thread in threads {
+            assert!(thread.join().unwrap() > 0);
+        }
         check(&registry);
         let poor = registry.get(&hotkey(2)).unwrap();
         assert_eq!(poor.state == EntryState::BelowStake, poor.uid == Uid(0));

@@ -200,23 +200,24 @@ async fn who_gives_up_waiting_takes_no_answer_away() {
     assert!(second.await.unwrap().verified);
 }
 
+/// A chain that takes 50 ms to ask, and what is read is as old when it arrives.
+struct Slow(Arc<Chain>);
+#[async_trait]
+impl StakeFacts for Slow {
+    fn held(&self) -> Option<Facts> {
+        None
+    }
+
+    async fn fresh(&self) -> Result<Facts, FactsError> {
+        let read_at = Instant::now();
+        self.0.fresh().await.map(|facts| Facts { read_at, ..facts })
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_chain_slower_than_the_ttl_gives_no_answer_and_a_remedy() {
     let chain = Chain::new(vec![neuron(1, 1_000, true)]);
     *chain.held.lock() = None;
-    // Asking takes 50 ms, and what is read is as old when it arrives.
-    struct Slow(Arc<Chain>);
-    #[async_trait]
-    impl StakeFacts for Slow {
-        fn held(&self) -> Option<Facts> {
-            None
-        }
-
-        async fn fresh(&self) -> Result<Facts, FactsError> {
-            let read_at = Instant::now();
-            self.0.fresh().await.map(|facts| Facts { read_at, ..facts })
-        }
-    }
     let verifier = Verifier::new(Arc::new(Slow(chain)), VerifyRules { ttl: Duration::from_millis(20), ..RULES });
     let error = verifier.verify(&hotkey(1)).await.unwrap_err();
     assert!(error.reason == "Stale" && error.detail.contains("verification_ttl_s"), "{error:?}");
@@ -286,7 +287,9 @@ fn no_answer_is_older_than_its_ttl_under_every_interleaving() {
                 }
             })
         };
-        askers.into_iter().for_each(|thread| thread.join().unwrap());
+        for thread in askers {
+            thread.join().unwrap();
+        }
         ticking.join().unwrap();
         assert!(verifier.inner.state.lock().flights.is_empty());
     });
