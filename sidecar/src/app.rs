@@ -1,6 +1,6 @@
 //! What the parts of the process share: handles only, each owned by the task that keeps it current.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
 use sidecar_consensus::Consensus;
@@ -11,6 +11,7 @@ use sidecar_util::config::NetworkConfig;
 use sidecar_util::http::NodeKind;
 use tokio::sync::watch;
 
+use crate::axon::requests::Requests;
 use crate::metrics::Metrics;
 use crate::network_file::NetworkFile;
 
@@ -30,6 +31,8 @@ pub(crate) struct App {
     pub(crate) verifier: Verifier,
     /// This member of the group, once the group is known.
     pub(crate) group: watch::Receiver<Option<Consensus>>,
+    /// Signs and verifies requests between peers, once there is a key to sign with.
+    pub(crate) requests: OnceLock<Arc<Requests>>,
     /// Counters.
     pub(crate) metrics: Arc<Metrics>,
 }
@@ -46,7 +49,7 @@ impl App {
         let registry = Arc::new(Registry::new());
         let metrics = Arc::new(Metrics::new(chain.clone(), registry.clone(), group.clone(), file.error.clone()));
         let verifier = Verifier::new(Arc::new(ChainFacts(chain.clone())), verify_rules(&file.network.borrow()));
-        Self { kind, hotkey, file, chain, registry, verifier, group, metrics }
+        Self { kind, hotkey, file, chain, registry, verifier, group, requests: OnceLock::new(), metrics }
     }
 
     /// Why this sidecar cannot serve yet: `None` once the chain was read and nothing about the configuration is wrong.

@@ -51,6 +51,15 @@ pub struct RunArgs {
     /// Unix socket with the same HTTP API, for the containers of this pod.
     #[arg(long, env = "MYCELIUM_SOCKET", default_value = DEFAULTS.socket)]
     pub socket: PathBuf,
+    /// Address of the axon gate, which verifies requests of validators for the program behind it. Without it there is none.
+    #[arg(long, env = "MYCELIUM_AXON_LISTEN")]
+    pub axon_listen: Option<String>,
+    /// Where the axon gate sends verified requests: a container of this pod, such as `http://127.0.0.1:8000`.
+    #[arg(long, env = "MYCELIUM_AXON_UPSTREAM")]
+    pub axon_upstream: Option<String>,
+    /// Seconds between two probes of one axon, 60 or more unless the Network is `local`; 0 turns probes off.
+    #[arg(long, env = "MYCELIUM_PROBE_INTERVAL_S", default_value_t = DEFAULTS.probe_interval_s)]
+    pub probe_interval_s: u64,
     /// How log lines look.
     #[arg(long, env = "MYCELIUM_LOG_FORMAT", value_enum, default_value_t)]
     pub log_format: LogFormat,

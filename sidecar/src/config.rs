@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use sidecar_metagraph::check_endpoint;
 use sidecar_util::ValueError;
@@ -9,6 +10,7 @@ use sidecar_util::config::{GroupConfig, NetworkConfig};
 use sidecar_util::http::NodeKind;
 
 use crate::args::RunArgs;
+use crate::axon::{AxonConfig, check_upstream};
 
 /// Defaults of the flags.
 #[derive(Debug, Clone, Copy)]
@@ -25,6 +27,8 @@ pub struct Defaults {
     pub peer_listen: &'static str,
     /// `--socket`
     pub socket: &'static str,
+    /// `--probe-interval-s`
+    pub probe_interval_s: u64,
     /// `--log`
     pub log: &'static str,
 }
@@ -37,6 +41,7 @@ pub const DEFAULTS: Defaults = Defaults {
     listen: "0.0.0.0:9100",
     peer_listen: "0.0.0.0:9101",
     socket: "/run/mycelium/sidecar.sock",
+    probe_interval_s: 60,
     // What the libraries below say at `info` is about themselves, and openraft warns of every lost heartbeat.
     log: "info,openraft=error,fjall=warn,lsm_tree=warn",
 };
@@ -61,6 +66,10 @@ pub struct Config {
     pub peer_listen: SocketAddr,
     /// Unix socket of the HTTP API.
     pub socket: PathBuf,
+    /// The axon gate, if there is to be one.
+    pub axon: Option<AxonConfig>,
+    /// Time between two probes of one axon, if there are to be any.
+    pub probe_interval: Option<Duration>,
 }
 
 impl TryFrom<&RunArgs> for Config {
@@ -73,6 +82,14 @@ impl TryFrom<&RunArgs> for Config {
             let expected = "is the address of the HTTP API, too: give it another port than --listen";
             return Err(ValueError::new("--peer-listen", peer_listen, expected));
         }
+        let axon = axon(args)?;
+        let taken = [listen, peer_listen]
+            .into_iter()
+            .find(|address| axon.as_ref().is_some_and(|axon| axon.listen == *address) && address.port() != 0);
+        if let Some(address) = taken {
+            let expected = "is taken by --listen or --peer-listen: give the axon gate a port of its own";
+            return Err(ValueError::new("--axon-listen", address, expected));
+        }
         Ok(Self {
             kind: args.kind.into(),
             network_file: args.config.clone(),
@@ -81,7 +98,25 @@ impl TryFrom<&RunArgs> for Config {
             listen,
             peer_listen,
             socket: args.socket.clone(),
+            axon,
+            probe_interval: (args.probe_interval_s > 0).then(|| Duration::from_secs(args.probe_interval_s)),
         })
+    }
+}
+
+fn axon(args: &RunArgs) -> Result<Option<AxonConfig>, ValueError> {
+    if let Some(upstream) = &args.axon_upstream {
+        check_upstream(upstream)?;
+    }
+    match (&args.axon_listen, &args.axon_upstream) {
+        (None, None) => Ok(None),
+        (None, Some(upstream)) => {
+            let expected = "is reached by the axon gate only: give --axon-listen too";
+            Err(ValueError::new("--axon-upstream", upstream, expected))
+        }
+        (Some(listen), upstream) => {
+            Ok(Some(AxonConfig { listen: socket_address("--axon-listen", listen)?, upstream: upstream.clone() }))
+        }
     }
 }
 
@@ -193,6 +228,13 @@ mod tests {
         };
         check(&["--listen=nowhere"], "--listen: `nowhere` is not an address");
         check(&["--peer-listen=1.2.3.4"], "--peer-listen: `1.2.3.4` is not an address");
+        check(&["--axon-listen=x"], "--axon-listen: `x` is not an address");
+        check(&["--axon-listen=0.0.0.0:9101"], "--axon-listen: `0.0.0.0:9101` is taken");
+        check(
+            &["--axon-upstream=http://127.0.0.1:8000"],
+            "--axon-upstream: `http://127.0.0.1:8000` is reached by the axon",
+        );
+        check(&["--axon-listen=0.0.0.0:1", "--axon-upstream=x"], "--axon-upstream: `x` is not an address such as");
         check(&["--peer-listen=0.0.0.0:9100"], "--peer-listen: `0.0.0.0:9100` is the address of the HTTP API");
     }
 

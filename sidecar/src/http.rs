@@ -1,11 +1,12 @@
-//! The HTTP API: the same filters on TCP and on the unix socket.
+//! The HTTP API: the same filters on TCP and on the unix socket, and on the socket those that only the pod may use.
 //!
-//! `read` answers what the pod, its peers and the operator ask; `admin` answers the kubelet and Prometheus; `reject` is the
+//! `read` answers what the pod, its peers and the operator ask; `requests` signs and verifies for the pod alone; `admin` answers the kubelet and Prometheus; `reject` is the
 //! only place that knows status codes of errors.
 
 mod admin;
 mod read;
 mod reject;
+mod requests;
 
 pub(crate) mod serve;
 
@@ -21,11 +22,25 @@ use warp::{Filter, Rejection};
 use crate::app::App;
 use reject::Problem;
 
-/// Everything that is served.
-pub(crate) fn api(app: &Arc<App>) -> BoxedFilter<(Response,)> {
+/// Where a request comes in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Door {
+    /// From anywhere.
+    Tcp,
+    /// From a container of this pod.
+    Socket,
+}
+
+/// Everything that is served at a door.
+pub(crate) fn api(app: &Arc<App>, door: Door) -> BoxedFilter<(Response,)> {
     let metrics = app.metrics.clone();
     let count = warp::log::custom(move |info| metrics.request(route(info.path()), info.status().as_u16()));
-    admin::routes(app).or(read::routes(app)).unify().recover(reject::recover).unify().with(count).map(respond).boxed()
+    let routes = admin::routes(app).or(read::routes(app)).unify().boxed();
+    let routes = match door {
+        Door::Tcp => routes,
+        Door::Socket => routes.or(requests::routes(app)).unify().boxed(),
+    };
+    routes.recover(reject::recover).unify().with(count).map(respond).boxed()
 }
 
 fn respond(reply: impl warp::Reply) -> Response {
@@ -62,7 +77,16 @@ fn typed(status: StatusCode, content_type: &'static str, body: Vec<u8>) -> Respo
 
 /// The route of a path, from a closed set: labels of metrics must not come from strangers.
 fn route(path: &str) -> &'static str {
-    const ROUTES: [&str; 6] = ["/healthz", "/readyz", "/metrics", "/v1/status", "/v1/metagraph", "/v1/validators"];
+    const ROUTES: [&str; 8] = [
+        "/healthz",
+        "/readyz",
+        "/metrics",
+        "/v1/status",
+        "/v1/metagraph",
+        "/v1/validators",
+        "/v1/requests/sign",
+        "/v1/requests/verify",
+    ];
     let known = ROUTES.into_iter().find(|route| *route == path);
     let verify = path.starts_with("/v1/validators/") && path.ends_with("/verify");
     known.unwrap_or(if verify { "/v1/validators/{hotkey}/verify" } else { "other" })

@@ -2,10 +2,11 @@
 //! the registry, takes part in the group of validators, and answers the pod over HTTP.
 //!
 //! Reading order: `run` builds everything and owns the order of the end; `app` is what the parts share; `ingest` carries
-//! what the chain says to the registry and to the group; `http` answers; `group`, `peer_rpc` and `peer_tls` are the way to
+//! what the chain says to the registry and to the group; `http` answers the pod and `axon` the world; `group`, `peer_rpc` and `peer_tls` are the way to
 //! the other validators.
 
 mod app;
+mod axon;
 mod group;
 mod http;
 mod ingest;

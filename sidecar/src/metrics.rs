@@ -24,6 +24,8 @@ pub(crate) struct Metrics {
     verifications: Family<VerificationLabels, Counter>,
     registry_events: Family<EventLabels, Counter>,
     peer_calls: Family<PeerLabels, Counter>,
+    axon_requests: Family<AxonLabels, Counter>,
+    probes: Family<ProbeLabels, Counter>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -50,6 +52,17 @@ struct PeerLabels {
     result: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct AxonLabels {
+    scheme: &'static str,
+    result: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ProbeLabels {
+    result: &'static str,
+}
+
 impl Metrics {
     /// Counters at nought, and gauges over the parts given.
     pub(crate) fn new(
@@ -67,8 +80,12 @@ impl Metrics {
         registry.register("registry_events", "Changes of registry entries", registry_events.clone());
         let peer_calls = Family::default();
         registry.register("peer_calls", "Calls between members of the group", peer_calls.clone());
+        let axon_requests = Family::default();
+        registry.register("axon_requests", "Requests at the axon gate, by scheme and result", axon_requests.clone());
+        let probes = Family::default();
+        registry.register("axon_probes", "Probes of axons, by what was found", probes.clone());
         registry.register_collector(Box::new(Gauges { chain, entries, group, config_error }));
-        Self { registry, requests, verifications, registry_events, peer_calls }
+        Self { registry, requests, verifications, registry_events, peer_calls, axon_requests, probes }
     }
 
     /// A request was answered.
@@ -90,6 +107,16 @@ impl Metrics {
     /// A call to a member (`out`) or from one (`in`) came to its end.
     pub(crate) fn peer_call(&self, direction: &'static str, kind: &'static str, result: &'static str) {
         self.peer_calls.get_or_create(&PeerLabels { direction, kind, result }).inc();
+    }
+
+    /// A request at the axon gate was answered; `result` is `ok`, `failed`, or why it was refused.
+    pub(crate) fn axon_request(&self, scheme: &'static str, result: &'static str) {
+        self.axon_requests.get_or_create(&AxonLabels { scheme, result }).inc();
+    }
+
+    /// An axon was probed.
+    pub(crate) fn probe(&self, result: &'static str) {
+        self.probes.get_or_create(&ProbeLabels { result }).inc();
     }
 
     /// All metrics as text.

@@ -19,9 +19,11 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::app::App;
+use crate::axon::requests::Requests;
+use crate::axon::{self, AxonParts};
 use crate::config::Config;
 use crate::group::{self, GroupParts};
-use crate::http::{self, serve::serve};
+use crate::http::{self, Door, serve::serve};
 use crate::{ingest, network_file};
 
 /// Who may use the unix socket: this user, and the group that the pod's containers share.
@@ -43,11 +45,16 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         NodeKind::Validator => Some(bind("--peer-listen", config.peer_listen).await?),
         NodeKind::Miner => None,
     };
+    let axon_listener = match &config.axon {
+        Some(axon) => Some((axon.clone(), bind("--axon-listen", axon.listen).await?)),
+        None => None,
+    };
     info!(
         kind = ?config.kind,
         hotkey = %pair.hotkey(),
         http = %listener.local_addr()?,
         peer = peer_listener.as_ref().and_then(|listener| listener.local_addr().ok()).map(tracing::field::display),
+        axon = axon_listener.as_ref().and_then(|(_, axon)| axon.local_addr().ok()).map(tracing::field::display),
         socket = %config.socket.display(),
         version = env!("CARGO_PKG_VERSION"),
         "sidecar started"
@@ -58,16 +65,27 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let (member, group) = watch::channel(None);
     let app = Arc::new(App::new(config.kind, pair.hotkey(), file, querier.handle(), group));
 
+    let requests = Arc::new(Requests::new(pair.clone()));
+    let requests = app.requests.get_or_init(|| requests).clone();
+
     let [stop_serving, stop_group, stop_core] = std::array::from_fn(|_| CancellationToken::new());
     // Cancelled by the end of any part, a panic included: nothing goes on with a part missing.
     let ended_early = CancellationToken::new();
     let watching = tokio::spawn(guarded(&ended_early, file_watch.run()));
     let ingesting = tokio::spawn(guarded(&ended_early, ingest::run(app.clone(), stop_core.clone())));
-    let api = http::api(&app);
-    let serving = [
-        tokio::spawn(guarded(&ended_early, serve(TcpListenerStream::new(listener), api.clone(), stop_serving.clone()))),
-        tokio::spawn(guarded(&ended_early, serve(UnixListenerStream::new(socket), api, stop_serving.clone()))),
+    let (by_tcp, by_socket) = (http::api(&app, Door::Tcp), http::api(&app, Door::Socket));
+    let mut serving = vec![
+        tokio::spawn(guarded(&ended_early, serve(TcpListenerStream::new(listener), by_tcp, stop_serving.clone()))),
+        tokio::spawn(guarded(&ended_early, serve(UnixListenerStream::new(socket), by_socket, stop_serving.clone()))),
     ];
+    if let Some((config, listener)) = axon_listener {
+        let parts = AxonParts { config, listener, requests: requests.clone() };
+        serving.push(tokio::spawn(guarded(&ended_early, axon::run(app.clone(), parts, stop_serving.clone()))));
+    }
+    if let Some(interval) = config.probe_interval {
+        let probing = axon::probe::run(app.clone(), requests, interval, stop_serving.clone());
+        serving.push(tokio::spawn(guarded(&ended_early, probing)));
+    }
     let taking_part = async {
         let Some(listener) = peer_listener else {
             stop_group.cancelled().await;

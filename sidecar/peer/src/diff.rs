@@ -6,7 +6,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use sidecar_util::http::{EntryState, NodeKind};
-use sidecar_util::{Axon, Hotkey, Metagraph, Neuron, Tao, Uid};
+use sidecar_util::{Axon, Coldkey, Hotkey, Metagraph, Neuron, Tao, Uid};
+
+use crate::handshake::UnixTime;
 
 /// By what a neuron is judged.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -31,6 +33,8 @@ pub struct Entry {
     pub kind: NodeKind,
     /// Its slot; the last one, when it left the chain.
     pub uid: Uid,
+    /// Who owns it.
+    pub coldkey: Coldkey,
     /// Where it stands.
     pub state: EntryState,
     /// Why, in a stable word.
@@ -45,6 +49,10 @@ pub struct Entry {
     pub block: u64,
     /// What peers heard of it.
     pub liveness: Liveness,
+    /// Whether something answers at its axon. A new address has to be found anew.
+    pub reachability: Reachability,
+    /// Since when it is, or is not; absent while that is unknown.
+    pub reachability_since: Option<UnixTime>,
 }
 
 /// Whether a hotkey gave signs of life.
@@ -57,6 +65,29 @@ pub enum Liveness {
     Alive,
     /// Was heard, and then not for longer than it should.
     Silent,
+}
+
+/// Whether something answers under a neuron's address. Who it is that answers, only [`Liveness`] says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub enum Reachability {
+    /// Nobody tried yet, or there is no address.
+    #[default]
+    Unknown,
+    /// Something answered.
+    Reachable,
+    /// Nothing did.
+    Unreachable,
+}
+
+impl Reachability {
+    /// As one word from a closed set.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Reachable => "reachable",
+            Self::Unreachable => "unreachable",
+        }
+    }
 }
 
 /// The difference for one hotkey.
@@ -144,10 +175,13 @@ fn present(before: Option<&Entry>, neuron: &Neuron, block: u64, rules: &Rules) -
     let is_validator = neuron.validator_permit || heavy || was_validator || rules.declared.contains(&neuron.hotkey);
     let kind = if is_validator { NodeKind::Validator } else { NodeKind::Miner };
     let liveness = before.map(|before| before.liveness).unwrap_or_default();
+    let address = |axon: &Option<Axon>| axon.as_ref().map(|axon| (axon.ip, axon.port));
+    let tried = before.filter(|before| neuron.axon.is_some() && address(&before.axon) == address(&neuron.axon));
     let mut entry = Entry {
         hotkey: neuron.hotkey,
         kind,
         uid: neuron.uid,
+        coldkey: neuron.coldkey,
         state: EntryState::Discovered,
         reason: reason::REGISTERED,
         stake: neuron.total_stake,
@@ -155,6 +189,8 @@ fn present(before: Option<&Entry>, neuron: &Neuron, block: u64, rules: &Rules) -
         axon: neuron.axon.clone(),
         block,
         liveness,
+        reachability: tried.map(|before| before.reachability).unwrap_or_default(),
+        reachability_since: tried.and_then(|before| before.reachability_since),
     };
     (entry.state, entry.reason) = standing(&entry, rules.minimum_stake);
     entry.block = block_of_change(before, &entry, block);
@@ -186,6 +222,8 @@ fn absent(before: &Entry, block: u64) -> Option<Entry> {
             reason,
             block,
             liveness: Liveness::Unknown,
+            reachability: Reachability::Unknown,
+            reachability_since: None,
             validator_permit: false,
             axon: None,
             ..before.clone()

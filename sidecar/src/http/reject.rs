@@ -7,7 +7,7 @@ use sidecar_metagraph::ChainProblem;
 use sidecar_peer::FactsError;
 use sidecar_util::ValueError;
 use sidecar_util::http::ProblemBody;
-use warp::reject::MethodNotAllowed;
+use warp::reject::{LengthRequired, MethodNotAllowed, PayloadTooLarge};
 use warp::reply::Response;
 
 use super::{Unmatched, typed};
@@ -17,6 +17,10 @@ use super::{Unmatched, typed};
 pub(crate) enum Problem {
     /// The address in the path is none.
     InvalidHotkey(ValueError),
+    /// A field of the body is wrong.
+    InvalidField(ValueError),
+    /// The body is too large, or does not say how large it is.
+    BodySize(StatusCode),
     /// The chain was not read yet, or not lately enough.
     Chain { reason: &'static str, detail: String },
     /// Not ready to serve.
@@ -27,6 +31,12 @@ pub(crate) enum Problem {
     MethodNotAllowed,
     /// A bug.
     Internal(String),
+}
+
+impl From<ValueError> for Problem {
+    fn from(error: ValueError) -> Self {
+        Self::InvalidField(error)
+    }
 }
 
 impl From<FactsError> for Problem {
@@ -41,6 +51,15 @@ impl Problem {
             Self::InvalidHotkey(error) => {
                 (StatusCode::BAD_REQUEST, "invalid-hotkey", "The hotkey is no valid SS58 address", error.to_string())
             }
+            Self::InvalidField(error) => {
+                (StatusCode::BAD_REQUEST, "invalid-field", "A field has a value that it cannot take", error.to_string())
+            }
+            Self::BodySize(status) => (
+                status,
+                "body-size",
+                "The body has no length, or is too large",
+                "send at most 12 MiB with a Content-Length, or the hash of the body in its place".to_owned(),
+            ),
             Self::Chain { reason, detail } => (
                 StatusCode::SERVICE_UNAVAILABLE,
                 "chain-unavailable",
@@ -85,6 +104,10 @@ impl Problem {
 pub(crate) async fn recover(rejection: Unmatched) -> Result<Response, Infallible> {
     let problem = if rejection.is_not_found() {
         Problem::NotFound
+    } else if rejection.find::<PayloadTooLarge>().is_some() {
+        Problem::BodySize(StatusCode::PAYLOAD_TOO_LARGE)
+    } else if rejection.find::<LengthRequired>().is_some() {
+        Problem::BodySize(StatusCode::LENGTH_REQUIRED)
     } else if rejection.find::<MethodNotAllowed>().is_some() {
         Problem::MethodNotAllowed
     } else {

@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use serde_json::json;
+use serde_json::{Value, json};
 use sidecar_util::BlockHash;
 use tempfile::TempDir;
 
@@ -34,6 +34,11 @@ impl Devchain {
                 json!({"hotkey": pair(*id).hotkey().to_string(), "coldkey": "//Ferdie", "stake": stake.to_string()})
             })
             .collect();
+        Self::with_neurons(&neurons)
+    }
+
+    /// A chain with these neurons, as a genesis file has them; not started yet.
+    pub(crate) fn with_neurons(neurons: &[Value]) -> Self {
         let genesis = json!({"subnets": [{"netuid": 1, "hyperparameters": {"tempo": 10}, "neurons": neurons}]});
         let directory = tempfile::tempdir().unwrap();
         std::fs::write(directory.path().join("genesis.json"), genesis.to_string()).unwrap();

@@ -3,6 +3,7 @@
 //! The chain's program is found by `MYCELIUM_DEVCHAIN`, or else where cargo puts it beside this test.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "clippy takes the helpers of tests for production code")]
 
+mod axon;
 mod chain;
 mod group;
 mod pod;

@@ -24,6 +24,8 @@ const ANSWER_DEADLINE: Duration = Duration::from_secs(20);
 pub(crate) struct Pod {
     pub(crate) hotkey: Hotkey,
     pub(crate) peer: String,
+    /// Flags beside those that every pod has.
+    pub(crate) flags: Vec<String>,
     kind: &'static str,
     http: String,
     directory: TempDir,
@@ -42,7 +44,7 @@ impl Pod {
         let directory = tempfile::tempdir().unwrap();
         std::fs::write(directory.path().join("hotkey"), format!("0x{}\n", hex::encode(seed(id)))).unwrap();
         let (http, peer) = (free_address(), free_address());
-        Self { hotkey: pair(id).hotkey(), peer, kind, http, directory, process: None }
+        Self { hotkey: pair(id).hotkey(), peer, flags: vec![], kind, http, directory, process: None }
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -74,6 +76,7 @@ impl Pod {
             .arg(self.path("data"))
             .arg("--socket")
             .arg(self.path("sidecar.sock"))
+            .args(&self.flags)
             .stdin(Stdio::null());
         command
     }
@@ -112,6 +115,29 @@ impl Pod {
         ask(stream, path)
     }
 
+    /// Asks with a body over the unix socket.
+    pub(crate) fn post_by_socket(&self, path: &str, body: &Value) -> Option<Answer> {
+        let stream = UnixStream::connect(self.path("sidecar.sock")).ok()?;
+        stream.set_read_timeout(Some(ANSWER_DEADLINE)).unwrap();
+        let (status, _, body) = exchange(stream, "POST", path, &[], body.to_string().as_bytes())?;
+        Some(Answer { status, body: serde_json::from_slice(&body).unwrap_or(Value::Null) })
+    }
+
+    /// The same over TCP.
+    pub(crate) fn post(&self, path: &str, body: &Value) -> Option<Answer> {
+        let stream = TcpStream::connect(&self.http).ok()?;
+        stream.set_read_timeout(Some(ANSWER_DEADLINE)).unwrap();
+        let (status, _, body) = exchange(stream, "POST", path, &[], body.to_string().as_bytes())?;
+        Some(Answer { status, body: serde_json::from_slice(&body).unwrap_or(Value::Null) })
+    }
+
+    /// Its metrics, as text.
+    pub(crate) fn metrics(&self) -> Option<String> {
+        let stream = TcpStream::connect(&self.http).ok()?;
+        stream.set_read_timeout(Some(ANSWER_DEADLINE)).unwrap();
+        exchange(stream, "GET", "/metrics", &[], b"").map(|(_, _, body)| String::from_utf8(body).unwrap())
+    }
+
     pub(crate) fn read<T: DeserializeOwned>(&self, path: &str) -> Option<T> {
         self.get(path).filter(|answer| answer.status == 200).map(|answer| serde_json::from_value(answer.body).unwrap())
     }
@@ -143,6 +169,28 @@ fn ask(mut stream: impl Read + Write, path: &str) -> Option<Answer> {
     let (head, body) = text.split_once("\r\n\r\n")?;
     let status = head.split(' ').nth(1)?.parse().ok()?;
     Some(Answer { status, body: serde_json::from_str(body).unwrap_or(Value::Null) })
+}
+
+/// One request with these headers and this body, as bytes go over the wire: status, head and body of the answer.
+pub(crate) fn exchange(
+    mut stream: impl Read + Write,
+    method: &str,
+    path: &str,
+    headers: &[(String, String)],
+    body: &[u8],
+) -> Option<(u16, String, Vec<u8>)> {
+    let mut head = vec![format!("{method} {path} HTTP/1.1"), "Host: sidecar".into(), "Connection: close".into()];
+    head.extend(headers.iter().map(|(name, value)| format!("{name}: {value}")));
+    if !body.is_empty() {
+        head.push(format!("Content-Length: {}", body.len()));
+    }
+    stream.write_all(&[head.join("\r\n").as_bytes(), b"\r\n\r\n", body].concat()).ok()?;
+    let mut bytes = Vec::new();
+    stream.read_to_end(&mut bytes).ok()?;
+    let end = bytes.windows(4).position(|window| window == b"\r\n\r\n")?;
+    let head = String::from_utf8_lossy(&bytes[..end]).into_owned();
+    let status = head.split(' ').nth(1)?.parse().ok()?;
+    Some((status, head, bytes[end + 4..].to_vec()))
 }
 
 /// A Network on this chain, without a group.
