@@ -11,8 +11,11 @@ use sidecar_util::config::NetworkConfig;
 use sidecar_util::http::NodeKind;
 use tokio::sync::watch;
 
+use crate::http::Recent;
 use crate::metrics::Metrics;
 use crate::network_file::NetworkFile;
+use crate::reads::{ChainReads, MetagraphOnly};
+use crate::watch::Watch;
 
 /// Everything that requests are answered from.
 pub(crate) struct App {
@@ -30,6 +33,12 @@ pub(crate) struct App {
     pub(crate) verifier: Verifier,
     /// This member of the group, once the group is known.
     pub(crate) group: watch::Receiver<Option<Consensus>>,
+    /// What else is read from the chain.
+    pub(crate) reads: Arc<dyn ChainReads>,
+    /// Changes of the registry, for those who watch.
+    pub(crate) watch: Watch,
+    /// What several requests are answered from alike.
+    pub(crate) recent: Recent,
     /// Counters.
     pub(crate) metrics: Arc<Metrics>,
 }
@@ -44,9 +53,12 @@ impl App {
         group: watch::Receiver<Option<Consensus>>,
     ) -> Self {
         let registry = Arc::new(Registry::new());
-        let metrics = Arc::new(Metrics::new(chain.clone(), registry.clone(), group.clone(), file.error.clone()));
+        let metrics =
+            Arc::new(Metrics::new((kind, hotkey), chain.clone(), registry.clone(), group.clone(), file.error.clone()));
         let verifier = Verifier::new(Arc::new(ChainFacts(chain.clone())), verify_rules(&file.network.borrow()));
-        Self { kind, hotkey, file, chain, registry, verifier, group, metrics }
+        let reads = Arc::new(MetagraphOnly);
+        let (watch, recent) = (Watch::new(), Recent::default());
+        Self { kind, hotkey, file, chain, registry, verifier, group, reads, watch, recent, metrics }
     }
 
     /// Why this sidecar cannot serve yet: `None` once the chain was read and nothing about the configuration is wrong.

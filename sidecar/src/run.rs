@@ -11,6 +11,7 @@ use sidecar_metagraph::keys::read_hotkey;
 use sidecar_metagraph::{ChainConfig, Querier};
 use sidecar_util::config::NetworkConfig;
 use sidecar_util::http::NodeKind;
+use sidecar_util::{Hotkey, NetUid};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -19,9 +20,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::app::App;
-use crate::config::Config;
+use crate::config::{Config, parse_network};
 use crate::group::{self, GroupParts};
-use crate::http::{self, serve::serve};
+use crate::http::{self, Door, serve::serve};
 use crate::{ingest, network_file};
 
 /// Who may use the unix socket: this user, and the group that the pod's containers share.
@@ -63,11 +64,11 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let ended_early = CancellationToken::new();
     let watching = tokio::spawn(guarded(&ended_early, file_watch.run()));
     let ingesting = tokio::spawn(guarded(&ended_early, ingest::run(app.clone(), stop_core.clone())));
-    let api = http::api(&app);
-    let serving = [
-        tokio::spawn(guarded(&ended_early, serve(TcpListenerStream::new(listener), api.clone(), stop_serving.clone()))),
-        tokio::spawn(guarded(&ended_early, serve(UnixListenerStream::new(socket), api, stop_serving.clone()))),
-    ];
+    let tcp = TcpListenerStream::new(listener);
+    let tcp = serve(tcp, http::api(&app, Door::Tcp), app.metrics.clone(), stop_serving.clone());
+    let socket = UnixListenerStream::new(socket);
+    let socket = serve(socket, http::api(&app, Door::Socket), app.metrics.clone(), stop_serving.clone());
+    let serving = [tokio::spawn(guarded(&ended_early, tcp)), tokio::spawn(guarded(&ended_early, socket))];
     let taking_part = async {
         let Some(listener) = peer_listener else {
             stop_group.cancelled().await;
@@ -95,6 +96,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     };
     info!(failed = outcome.is_err(), "sidecar stops");
     stop_serving.cancel();
+    app.watch.close();
     for server in serving {
         server.await?;
     }
@@ -111,6 +113,17 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     }
     info!("sidecar stopped");
     outcome
+}
+
+/// Whose traces a sidecar's are: its hotkey and its subnet, read ahead of everything else.
+///
+/// # Errors
+/// The file that cannot be used, with the remedy.
+pub fn identity(config: &Config) -> anyhow::Result<(Hotkey, NetUid)> {
+    let hotkey = read_hotkey(&config.hotkey_file)?.hotkey();
+    let path = &config.network_file;
+    let bytes = std::fs::read(path).with_context(|| format!("--config: `{}` cannot be read", path.display()))?;
+    Ok((hotkey, parse_network(path, &bytes)?.netuid))
 }
 
 /// A part of the process, whose end is noticed however it comes.

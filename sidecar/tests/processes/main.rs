@@ -4,9 +4,11 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "clippy takes the helpers of tests for production code")]
 
 mod chain;
+mod cli;
 mod group;
 mod pod;
 mod single;
+mod traces;
 
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
