@@ -12,8 +12,11 @@ use sidecar_util::http::NodeKind;
 use tokio::sync::watch;
 
 use crate::axon::requests::Requests;
+use crate::http::Recent;
 use crate::metrics::Metrics;
 use crate::network_file::NetworkFile;
+use crate::reads::{ChainReads, MetagraphOnly};
+use crate::watch::Watch;
 
 /// Everything that requests are answered from.
 pub(crate) struct App {
@@ -33,6 +36,12 @@ pub(crate) struct App {
     pub(crate) group: watch::Receiver<Option<Consensus>>,
     /// Signs and verifies requests between peers, once there is a key to sign with.
     pub(crate) requests: OnceLock<Arc<Requests>>,
+    /// What else is read from the chain.
+    pub(crate) reads: Arc<dyn ChainReads>,
+    /// Changes of the registry, for those who watch.
+    pub(crate) watch: Watch,
+    /// What several requests are answered from alike.
+    pub(crate) recent: Recent,
     /// Counters.
     pub(crate) metrics: Arc<Metrics>,
 }
@@ -47,9 +56,25 @@ impl App {
         group: watch::Receiver<Option<Consensus>>,
     ) -> Self {
         let registry = Arc::new(Registry::new());
-        let metrics = Arc::new(Metrics::new(chain.clone(), registry.clone(), group.clone(), file.error.clone()));
+        let metrics =
+            Arc::new(Metrics::new((kind, hotkey), chain.clone(), registry.clone(), group.clone(), file.error.clone()));
         let verifier = Verifier::new(Arc::new(ChainFacts(chain.clone())), verify_rules(&file.network.borrow()));
-        Self { kind, hotkey, file, chain, registry, verifier, group, requests: OnceLock::new(), metrics }
+        let reads = Arc::new(MetagraphOnly);
+        let (watch, recent) = (Watch::new(), Recent::default());
+        Self {
+            kind,
+            hotkey,
+            file,
+            chain,
+            registry,
+            verifier,
+            group,
+            requests: OnceLock::new(),
+            reads,
+            watch,
+            recent,
+            metrics,
+        }
     }
 
     /// Why this sidecar cannot serve yet: `None` once the chain was read and nothing about the configuration is wrong.

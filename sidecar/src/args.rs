@@ -25,6 +25,133 @@ pub struct Cli {
 pub enum Command {
     /// Run beside a validator or miner until told to stop.
     Run(RunArgs),
+    /// Ask a running sidecar whether a hotkey is a validator with enough stake (exit code 2 when it is not).
+    Verify(VerifyArgs),
+    /// List the nodes of the subnet, as a running sidecar sees them.
+    Nodes(NodesArgs),
+    /// Show the weights that validators set: the whole matrix, or those of one.
+    Weights(WeightsArgs),
+    /// Show what a running sidecar says of itself, its node, its chain and its group.
+    Status(AskArgs),
+    /// Follow changes of the registry and new blocks until told to stop.
+    Watch(AskArgs),
+    /// Print the description of the HTTP API (OpenAPI 3.1).
+    Openapi,
+}
+
+/// Which sidecar is asked, and how its answer is shown.
+#[derive(Debug, Clone, Args)]
+pub struct AskArgs {
+    /// Unix socket of the sidecar.
+    #[arg(long, env = "MYCELIUM_SOCKET", default_value = DEFAULTS.socket)]
+    pub socket: PathBuf,
+    /// HTTP address of the sidecar instead of its socket, such as http://127.0.0.1:9100.
+    #[arg(long, env = "MYCELIUM_URL")]
+    pub url: Option<String>,
+    /// How the answer is shown.
+    #[arg(long, short, value_enum, default_value_t)]
+    pub output: Output,
+}
+
+/// How an answer is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum Output {
+    /// As a table.
+    #[default]
+    Table,
+    /// As a table with more columns.
+    Wide,
+    /// As JSON, as the sidecar sent it.
+    Json,
+}
+
+/// Arguments of `verify`.
+#[derive(Debug, Clone, Args)]
+pub struct VerifyArgs {
+    /// SS58 address of the hotkey.
+    pub hotkey: String,
+    /// Which sidecar.
+    #[command(flatten)]
+    pub ask: AskArgs,
+}
+
+/// Arguments of `nodes`: the filters of `GET /v1/nodes`, checked by the sidecar.
+#[derive(Debug, Clone, Args)]
+pub struct NodesArgs {
+    /// Only validators, or only miners.
+    #[arg(long)]
+    pub kind: Option<String>,
+    /// Only those in this state: discovered, verified, active, inactive, below_stake.
+    #[arg(long)]
+    pub state: Option<String>,
+    /// Least total stake.
+    #[arg(long)]
+    pub min_stake: Option<String>,
+    /// Largest total stake.
+    #[arg(long)]
+    pub max_stake: Option<String>,
+    /// Whether the chain gave a validator permit: true or false.
+    #[arg(long)]
+    pub permit: Option<String>,
+    /// Least vtrust, from 0 to 1.
+    #[arg(long)]
+    pub min_trust: Option<String>,
+    /// Largest vtrust.
+    #[arg(long)]
+    pub max_trust: Option<String>,
+    /// Least incentive, from 0 to 1.
+    #[arg(long)]
+    pub min_incentive: Option<String>,
+    /// Largest incentive.
+    #[arg(long)]
+    pub max_incentive: Option<String>,
+    /// Whether its weights are recent enough to count: true or false.
+    #[arg(long)]
+    pub active: Option<String>,
+    /// Whether it was reached lately: true or false.
+    #[arg(long)]
+    pub reachable: Option<String>,
+    /// Only those of this owner.
+    #[arg(long)]
+    pub coldkey: Option<String>,
+    /// Only these hotkeys, separated by commas.
+    #[arg(long)]
+    pub hotkey: Option<String>,
+    /// Only these slots, separated by commas.
+    #[arg(long)]
+    pub uid: Option<String>,
+    /// Only those that set weights within so many blocks.
+    #[arg(long)]
+    pub updated_within: Option<String>,
+    /// By what the list is sorted: uid, stake, incentive, trust.
+    #[arg(long)]
+    pub sort: Option<String>,
+    /// The largest first.
+    #[arg(long)]
+    pub desc: bool,
+    /// At most so many nodes; all of them when it is not given.
+    #[arg(long)]
+    pub limit: Option<usize>,
+    /// Which sidecar.
+    #[command(flatten)]
+    pub ask: AskArgs,
+}
+
+/// Arguments of `weights`.
+#[derive(Debug, Clone, Args)]
+pub struct WeightsArgs {
+    /// Only the weights that this neuron set.
+    #[arg(long)]
+    pub uid: Option<String>,
+    /// Mechanism of the subnet.
+    #[arg(long)]
+    pub mechanism: Option<String>,
+    /// At this block instead of the last final one.
+    #[arg(long)]
+    pub block: Option<String>,
+    /// Which sidecar.
+    #[command(flatten)]
+    pub ask: AskArgs,
 }
 
 /// Flags of `run`; each can be given in the environment as well.
@@ -66,6 +193,9 @@ pub struct RunArgs {
     /// What is logged, as in `RUST_LOG`: `debug`, or `info,sidecar=debug`.
     #[arg(long, env = "MYCELIUM_LOG", default_value = DEFAULTS.log)]
     pub log: String,
+    /// Collector that traces are sent to (OTLP over gRPC), such as http://collector:4317. None are made without it.
+    #[arg(long, env = "MYCELIUM_OTLP_ENDPOINT")]
+    pub otlp_endpoint: Option<String>,
 }
 
 /// [`NodeKind`] on the command line.

@@ -44,6 +44,7 @@ fn take_in(app: &App, metagraph: &Arc<Metagraph>, network: &NetworkConfig, group
     for change in app.registry.apply(metagraph, &rules) {
         announce(app, &change);
     }
+    app.watch.block(metagraph);
     if let Some(group) = group {
         let of_group = metagraph.neurons.iter().filter(|neuron| rules.declared.contains(&neuron.hotkey));
         group.observe_stakes(StakeObservation {
@@ -60,6 +61,7 @@ pub(crate) fn announce(app: &App, change: &Change) {
     app.verifier.forget(&change.hotkey);
     let Some(event) = change.event() else { return };
     app.metrics.registry_event(event);
+    app.watch.changed(change, event);
     let Some(entry) = change.after.as_ref().or(change.before.as_ref()) else { return };
     let (event, hotkey, uid, block) = (event.name(), entry.hotkey, entry.uid, entry.block);
     match entry.kind {

@@ -14,10 +14,18 @@ mod metrics;
 mod network_file;
 mod peer_rpc;
 mod peer_tls;
+mod reads;
 mod run;
+mod watch;
 
 pub mod args;
+pub mod cli;
 pub mod config;
 pub mod telemetry;
 
-pub use run::run;
+pub use run::{identity, run};
+
+/// The description of the HTTP API (OpenAPI 3.1).
+pub fn openapi() -> &'static str {
+    http::description()
+}

@@ -2,25 +2,55 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric, text};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry as MetricRegistry, Unit};
 use sidecar_consensus::Consensus;
 use sidecar_metagraph::QuerierHandle;
 use sidecar_peer::{Event, Registry};
-use sidecar_util::http::{EntryState, GroupRole};
+use sidecar_util::Hotkey;
+use sidecar_util::http::{EntryState, GroupRole, NodeKind};
 use tokio::sync::watch;
 
 use crate::config::NetworkConfigError;
+use crate::http::Refusal;
+
+/// Upper ends of the buckets for the time of an answer, in seconds: from what the memory answers to the deadline of the chain.
+const ANSWER_BUCKETS: [f64; 12] = [0.0001, 0.000_25, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.25, 1.0, 5.0, 20.0];
+
+/// Results of a verification: the reasons of `VerifyBody`, those of a chain problem, and whatever else there may be one day.
+/// The first is for what is none of the others.
+const VERIFICATION_RESULTS: [&str; 15] = [
+    "other",
+    "verified",
+    "not_registered",
+    "below_minimum_stake",
+    "no_validator_permit",
+    "Connecting",
+    "NoEndpoint",
+    "EndpointDown",
+    "GenesisMismatch",
+    "SubnetMissing",
+    "RequestRefused",
+    "DecodeFailed",
+    "NoNewBlock",
+    "RateLimited",
+    "FinalityStalled",
+];
 
 /// Every counter of the process, and where its gauges are read.
 pub(crate) struct Metrics {
     registry: MetricRegistry,
     requests: Family<RequestLabels, Counter>,
+    answers: Family<RouteLabels, Histogram, fn() -> Histogram>,
+    connections_refused: Family<RefusalLabels, Counter>,
     verifications: Family<VerificationLabels, Counter>,
     registry_events: Family<EventLabels, Counter>,
     peer_calls: Family<PeerLabels, Counter>,
@@ -35,8 +65,24 @@ struct RequestLabels {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RouteLabels {
+    route: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RefusalLabels {
+    reason: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct BuildLabels {
+    version: &'static str,
+    kind: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct VerificationLabels {
-    result: String,
+    result: &'static str,
     cached: &'static str,
 }
 
@@ -66,6 +112,7 @@ struct ProbeLabels {
 impl Metrics {
     /// Counters at nought, and gauges over the parts given.
     pub(crate) fn new(
+        (kind, hotkey): (NodeKind, Hotkey),
         chain: QuerierHandle,
         entries: Arc<Registry>,
         group: watch::Receiver<Option<Consensus>>,
@@ -74,6 +121,18 @@ impl Metrics {
         let mut registry = MetricRegistry::with_prefix("mycelium_sidecar");
         let requests = Family::default();
         registry.register("http_requests", "Requests answered, by route and status", requests.clone());
+        let answers: Family<RouteLabels, Histogram, fn() -> Histogram> =
+            Family::new_with_constructor(|| Histogram::new(ANSWER_BUCKETS));
+        let help = "Time until the head of an answer, by route";
+        registry.register_with_unit("http_request_duration", help, Unit::Seconds, answers.clone());
+        let connections_refused = Family::default();
+        registry.register("http_connections_refused", "Connections without a place", connections_refused.clone());
+        let kind = match kind {
+            NodeKind::Validator => "validator",
+            NodeKind::Miner => "miner",
+        };
+        let build = BuildLabels { version: env!("CARGO_PKG_VERSION"), kind };
+        registry.register("build", "This program", Info::new(build));
         let verifications = Family::default();
         registry.register("verifications", "Verifications answered, by result", verifications.clone());
         let registry_events = Family::default();
@@ -84,19 +143,45 @@ impl Metrics {
         registry.register("axon_requests", "Requests at the axon gate, by scheme and result", axon_requests.clone());
         let probes = Family::default();
         registry.register("axon_probes", "Probes of axons, by what was found", probes.clone());
-        registry.register_collector(Box::new(Gauges { chain, entries, group, config_error }));
-        Self { registry, requests, verifications, registry_events, peer_calls, axon_requests, probes }
+        registry.register_collector(Box::new(Gauges { hotkey, chain, entries, group, config_error }));
+        Self {
+            registry,
+            requests,
+            answers,
+            connections_refused,
+            verifications,
+            registry_events,
+            peer_calls,
+            axon_requests,
+            probes,
+        }
     }
 
-    /// A request was answered.
-    pub(crate) fn request(&self, route: &'static str, status: u16) {
-        self.requests.get_or_create(&RequestLabels { route, status }).inc();
+    /// The metrics of one route, which whoever serves it keeps.
+    pub(crate) fn route(&self, route: &'static str) -> RouteMetrics {
+        RouteMetrics {
+            route,
+            requests: self.requests.clone(),
+            answered: self.requests.get_or_create_owned(&RequestLabels { route, status: 200 }),
+            duration: self.answers.get_or_create_owned(&RouteLabels { route }),
+        }
+    }
+
+    /// A connection had no place.
+    pub(crate) fn connection_refused(&self, refusal: Refusal) {
+        let reason = match refusal {
+            Refusal::Full => "full",
+            Refusal::AddressFull => "address_full",
+        };
+        self.connections_refused.get_or_create(&RefusalLabels { reason }).inc();
     }
 
     /// A verification was answered; `result` is a reason of `VerifyBody` or of a chain problem.
     pub(crate) fn verification(&self, result: &str, cached: bool) {
         let cached = if cached { "true" } else { "false" };
-        self.verifications.get_or_create(&VerificationLabels { result: result.to_owned(), cached }).inc();
+        let known = VERIFICATION_RESULTS.into_iter().find(|known| *known == result);
+        let result = known.unwrap_or(VERIFICATION_RESULTS[0]);
+        self.verifications.get_or_create(&VerificationLabels { result, cached }).inc();
     }
 
     /// A registry entry changed.
@@ -130,8 +215,30 @@ impl Metrics {
     }
 }
 
+/// Metrics of one route.
+pub(crate) struct RouteMetrics {
+    route: &'static str,
+    requests: Family<RequestLabels, Counter>,
+    /// Of the requests, those answered with 200: nearly all, and found without looking.
+    answered: Counter,
+    duration: Histogram,
+}
+
+impl RouteMetrics {
+    /// A request was answered.
+    pub(crate) fn answered(&self, status: u16, after: Duration) {
+        self.duration.observe(after.as_secs_f64());
+        if status == 200 {
+            self.answered.inc();
+        } else {
+            self.requests.get_or_create(&RequestLabels { route: self.route, status }).inc();
+        }
+    }
+}
+
 /// Read when they are asked for, so that nobody has to keep them current.
 struct Gauges {
+    hotkey: Hotkey,
     chain: QuerierHandle,
     entries: Arc<Registry>,
     group: watch::Receiver<Option<Consensus>>,
@@ -167,6 +274,10 @@ impl Gauges {
         }
         if let Some(metagraph) = &view.metagraph {
             gauge(encoder, "chain_block", "Block of the metagraph held", metagraph.block)?;
+            if let Some(own) = metagraph.by_hotkey(&self.hotkey) {
+                let help = "Blocks since this hotkey set weights";
+                gauge(encoder, "weights_age_blocks", help, metagraph.block.saturating_sub(own.last_update))?;
+            }
         }
         if let Some(age) = view.age() {
             let age = ConstGauge::new(age.as_secs_f64());

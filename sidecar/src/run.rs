@@ -11,6 +11,7 @@ use sidecar_metagraph::keys::read_hotkey;
 use sidecar_metagraph::{ChainConfig, Querier};
 use sidecar_util::config::NetworkConfig;
 use sidecar_util::http::NodeKind;
+use sidecar_util::{Hotkey, NetUid};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -21,7 +22,7 @@ use tracing::{info, warn};
 use crate::app::App;
 use crate::axon::requests::Requests;
 use crate::axon::{self, AxonParts};
-use crate::config::Config;
+use crate::config::{Config, parse_network};
 use crate::group::{self, GroupParts};
 use crate::http::{self, Door, serve::serve};
 use crate::{ingest, network_file};
@@ -73,11 +74,11 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let ended_early = CancellationToken::new();
     let watching = tokio::spawn(guarded(&ended_early, file_watch.run()));
     let ingesting = tokio::spawn(guarded(&ended_early, ingest::run(app.clone(), stop_core.clone())));
-    let (by_tcp, by_socket) = (http::api(&app, Door::Tcp), http::api(&app, Door::Socket));
-    let mut serving = vec![
-        tokio::spawn(guarded(&ended_early, serve(TcpListenerStream::new(listener), by_tcp, stop_serving.clone()))),
-        tokio::spawn(guarded(&ended_early, serve(UnixListenerStream::new(socket), by_socket, stop_serving.clone()))),
-    ];
+    let tcp = TcpListenerStream::new(listener);
+    let tcp = serve(tcp, http::api(&app, Door::Tcp), app.metrics.clone(), stop_serving.clone());
+    let socket = UnixListenerStream::new(socket);
+    let socket = serve(socket, http::api(&app, Door::Socket), app.metrics.clone(), stop_serving.clone());
+    let mut serving = vec![tokio::spawn(guarded(&ended_early, tcp)), tokio::spawn(guarded(&ended_early, socket))];
     if let Some((config, listener)) = axon_listener {
         let parts = AxonParts { config, listener, requests: requests.clone() };
         serving.push(tokio::spawn(guarded(&ended_early, axon::run(app.clone(), parts, stop_serving.clone()))));
@@ -113,6 +114,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     };
     info!(failed = outcome.is_err(), "sidecar stops");
     stop_serving.cancel();
+    app.watch.close();
     for server in serving {
         server.await?;
     }
@@ -129,6 +131,17 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     }
     info!("sidecar stopped");
     outcome
+}
+
+/// Whose traces a sidecar's are: its hotkey and its subnet, read ahead of everything else.
+///
+/// # Errors
+/// The file that cannot be used, with the remedy.
+pub fn identity(config: &Config) -> anyhow::Result<(Hotkey, NetUid)> {
+    let hotkey = read_hotkey(&config.hotkey_file)?.hotkey();
+    let path = &config.network_file;
+    let bytes = std::fs::read(path).with_context(|| format!("--config: `{}` cannot be read", path.display()))?;
+    Ok((hotkey, parse_network(path, &bytes)?.netuid))
 }
 
 /// A part of the process, whose end is noticed however it comes.

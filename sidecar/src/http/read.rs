@@ -2,38 +2,40 @@
 
 use std::sync::Arc;
 
-use http::{HeaderValue, StatusCode, header};
 use serde::Serialize;
-use sidecar_metagraph::ChainProblem;
 use sidecar_peer::Entry;
-use sidecar_util::Hotkey;
 use sidecar_util::http::{ChainStatus, NodeKind, StatusBody, ValidatorBody, ValidatorsBody, VerifyBody};
+use sidecar_util::{Hotkey, Metagraph, ValueError};
+use utoipa::ToSchema;
 use warp::Filter;
 use warp::reply::Response;
 
-use super::{Problem, Routes, json, outcome, with};
+use super::ask::{Asked, asked};
+use super::{
+    Problem, Served, held, json, mark_gzipped, not_modified, outcome, query, tagged, typed, unread, with, with_tag,
+};
 use crate::app::App;
 
 /// `GET /v1/status`, `/v1/metagraph`, `/v1/validators`, `/v1/validators/{hotkey}/verify`.
-pub(crate) fn routes(app: &Arc<App>) -> Routes {
-    let status = warp::path!("v1" / "status").and(warp::get()).and(with(app)).map(|app: Arc<App>| json(&status(&app)));
-    let metagraph = warp::path!("v1" / "metagraph")
-        .and(warp::get())
-        .and(with(app))
-        .and(warp::header::optional::<String>("if-none-match"))
-        .map(|app: Arc<App>, known: Option<String>| metagraph(&app, known.as_deref()));
-    let validators =
-        warp::path!("v1" / "validators").and(warp::get()).and(with(app)).map(|app: Arc<App>| outcome(validators(&app)));
+pub(crate) fn routes(app: &Arc<App>) -> Vec<Served> {
+    let get = || warp::get().and(with(app));
     let verify = warp::path!("v1" / "validators" / String / "verify")
-        .and(warp::get())
-        .and(with(app))
+        .and(get())
         .then(|hotkey: String, app: Arc<App>| async move { outcome(verify(&app, &hotkey).await) });
-    status.or(metagraph).unify().or(validators).unify().or(verify).unify().boxed()
+    vec![
+        ("/v1/status", get().map(|app: Arc<App>| json(&status(&app))).boxed()),
+        (
+            "/v1/metagraph",
+            get().and(asked()).then(|app: Arc<App>, asked: Asked| async move { metagraph(&app, &asked).await }).boxed(),
+        ),
+        ("/v1/validators", get().and(asked()).map(|app: Arc<App>, asked: Asked| validators(&app, &asked)).boxed()),
+        ("/v1/validators/{hotkey}/verify", verify.boxed()),
+    ]
 }
 
 /// `GET /v1/status`: the shared body, and what only people look at.
-#[derive(Serialize)]
-struct Status {
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Status {
     #[serde(flatten)]
     body: StatusBody,
     /// Why the network file cannot be used, when the last good one is in force instead.
@@ -41,7 +43,14 @@ struct Status {
     network_file_error: Option<String>,
 }
 
-fn status(app: &App) -> Status {
+/// This sidecar, its node, its chain and its group
+#[utoipa::path(
+    get,
+    path = "/v1/status",
+    tag = "subnet",
+    responses((status = 200, description = "Answered also while the chain is down", body = Status))
+)]
+pub(crate) fn status(app: &App) -> Status {
     let (network, view) = (app.file.network.borrow().clone(), app.chain.view());
     let held = view.metagraph.as_ref();
     let chain = ChainStatus {
@@ -68,25 +77,56 @@ fn status(app: &App) -> Status {
     Status { body, network_file_error: app.file.error.borrow().as_ref().map(ToString::to_string) }
 }
 
-fn metagraph(app: &App, known: Option<&str>) -> Response {
-    let view = app.chain.view();
-    let Some(metagraph) = &view.metagraph else { return unread(view.problem.as_ref()).into_response() };
-    let etag = format!("\"{}\"", metagraph.block_hash);
-    let unchanged = known.is_some_and(|known| known.split(',').any(|one| one.trim() == etag));
-    let mut response = if unchanged { Response::default() } else { json(&**metagraph) };
-    if unchanged {
-        *response.status_mut() = StatusCode::NOT_MODIFIED;
+/// The subnet at the last block that was read
+#[utoipa::path(
+    get,
+    path = "/v1/metagraph",
+    tag = "subnet",
+    responses(
+        (status = 200, description = "Every neuron; `/v1/status` says how old that is", body = Metagraph),
+        (status = 304, description = "The same as what the client holds"),
+        (status = 503, description = "`urn:mycelium:chain-unavailable`: the chain was not read yet"),
+    )
+)]
+pub(crate) async fn metagraph(app: &App, asked: &Asked) -> Response {
+    let metagraph = match held(app) {
+        Ok(metagraph) => metagraph,
+        Err(problem) => return problem.into_response(),
+    };
+    let etag = format!("W/\"{}\"", metagraph.block_hash);
+    if asked.holds(&etag) {
+        return with_tag(not_modified(), &etag);
     }
-    if let Ok(etag) = HeaderValue::from_str(&etag) {
-        response.headers_mut().insert(header::ETAG, etag);
+    match app.recent.metagraph(&metagraph, asked.gzip).await {
+        Ok(bytes) => {
+            let mut response = typed(http::StatusCode::OK, "application/json", bytes);
+            if asked.gzip {
+                mark_gzipped(response.headers_mut());
+            }
+            with_tag(response, &etag)
+        }
+        Err(error) => Problem::Internal(error).into_response(),
     }
-    response
 }
 
-fn validators(app: &App) -> Result<ValidatorsBody, Problem> {
+/// The validators in this sidecar's registry
+#[utoipa::path(
+    get,
+    path = "/v1/validators",
+    tag = "subnet",
+    responses(
+        (status = 200, description = "In the order of uids", body = ValidatorsBody),
+        (status = 304, description = "The same as what the client holds"),
+        (status = 503, description = "`urn:mycelium:chain-unavailable`: the chain was not read yet"),
+    )
+)]
+pub(crate) fn validators(app: &App, asked: &Asked) -> Response {
+    // Read before the entries: what changes meanwhile has another tag the next time.
+    let sequence = app.watch.sequence();
     let (block, entries) = app.registry.list(NodeKind::Validator);
-    let block = block.ok_or_else(|| unread(app.chain.view().problem.as_ref()))?;
-    Ok(ValidatorsBody { block, validators: entries.iter().map(validator).collect() })
+    let Some(block) = block else { return unread(app.chain.view().problem.as_ref()).into_response() };
+    let etag = format!("W/\"{block}-{sequence:x}\"");
+    tagged(asked, &etag, || ValidatorsBody { block, validators: entries.iter().map(validator).collect() })
 }
 
 fn validator(entry: &Entry) -> ValidatorBody {
@@ -101,8 +141,22 @@ fn validator(entry: &Entry) -> ValidatorBody {
     }
 }
 
-async fn verify(app: &App, hotkey: &str) -> Result<VerifyBody, Problem> {
-    let hotkey: Hotkey = hotkey.parse().map_err(Problem::InvalidHotkey)?;
+/// Whether a hotkey is a validator of this subnet with enough stake
+///
+/// Answered from what is held, or from the chain when that is older than the Network allows.
+#[utoipa::path(
+    get,
+    path = "/v1/validators/{hotkey}/verify",
+    tag = "subnet",
+    params(("hotkey" = inline(Hotkey), Path, description = "SS58 address of the hotkey")),
+    responses(
+        (status = 200, description = "Whether it is, and why", body = VerifyBody),
+        (status = 400, description = "`urn:mycelium:invalid-hotkey`: no SS58 address of this chain"),
+        (status = 503, description = "`urn:mycelium:chain-unavailable`: what is held is too old, and the chain cannot be read"),
+    )
+)]
+pub(crate) async fn verify(app: &App, hotkey: &str) -> Result<VerifyBody, Problem> {
+    let hotkey = parse_hotkey(hotkey).map_err(Problem::InvalidHotkey)?;
     let answer = app.verifier.verify(&hotkey).await;
     match &answer {
         Ok(body) => app.metrics.verification(&body.reason, body.cached),
@@ -111,8 +165,6 @@ async fn verify(app: &App, hotkey: &str) -> Result<VerifyBody, Problem> {
     Ok(answer?)
 }
 
-/// Nothing was read from the chain yet.
-fn unread(problem: Option<&ChainProblem>) -> Problem {
-    let problem = problem.cloned().unwrap_or(ChainProblem::Connecting);
-    Problem::Chain { reason: problem.reason(), detail: problem.to_string() }
+fn parse_hotkey(segment: &str) -> Result<Hotkey, ValueError> {
+    query::decode_segment("hotkey", segment)?.parse()
 }

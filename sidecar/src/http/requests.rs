@@ -12,98 +12,108 @@ use sidecar_peer::handshake::refusal::Refusal;
 use sidecar_peer::handshake::strict::RequestLine;
 use sidecar_peer::handshake::{Scheme, UnixTime, body_hash};
 use sidecar_util::{Hotkey, Uid, ValueError};
+use utoipa::ToSchema;
 use warp::Filter;
 
-use super::{Problem, Routes, outcome, with};
+use super::{Problem, Served, outcome, with};
 use crate::app::App;
 use crate::axon::requests::{From, Requests};
 
 /// Largest body of a request here. Larger bodies are hashed by who has them.
-const BODY_BYTES_MAX: u64 = 12 * 1024 * 1024;
+pub(crate) const BODY_BYTES_MAX: usize = 12 * 1024 * 1024;
 
 /// Longest path or query.
 const LINE_BYTES_MAX: usize = 8 * 1024;
 
 /// `POST /v1/requests/sign`, `POST /v1/requests/verify`.
-pub(crate) fn routes(app: &Arc<App>) -> Routes {
-    let body = || warp::body::content_length_limit(BODY_BYTES_MAX).and(warp::body::bytes());
-    let sign = warp::path!("v1" / "requests" / "sign")
-        .and(warp::post())
-        .and(with(app))
-        .and(body())
-        .map(|app: Arc<App>, body: bytes::Bytes| outcome(read(&body).and_then(|question| sign(&app, &question))));
-    let verify = warp::path!("v1" / "requests" / "verify").and(warp::post()).and(with(app)).and(body()).then(
-        |app: Arc<App>, body: bytes::Bytes| async move {
-            outcome(match read(&body) {
-                Ok(question) => verify(&app, &question).await,
-                Err(problem) => Err(problem),
-            })
-        },
-    );
-    sign.or(verify).unify().boxed()
+pub(crate) fn routes(app: &Arc<App>) -> Vec<Served> {
+    let post = || warp::post().and(with(app)).and(warp::body::bytes());
+    let sign = post().map(|app: Arc<App>, body: bytes::Bytes| outcome(sign(&app, &body)));
+    let verify = post().then(|app: Arc<App>, body: bytes::Bytes| async move { outcome(verify(&app, &body).await) });
+    vec![("/v1/requests/sign", sign.boxed()), ("/v1/requests/verify", verify.boxed())]
 }
 
 /// What is signed, as the user's code has it.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct SignQuestion {
+pub(crate) struct SignQuestion {
+    /// `plain`, `encrypted` or `strict`
     scheme: String,
+    /// Method in upper case
     method: String,
+    /// Percent-encoded path
     path: String,
+    /// Percent-encoded query without its `?`
     #[serde(default)]
     query: String,
+    /// SHA-256 of the body in lower-case hex, instead of `body`
     #[serde(default)]
     body_sha256: Option<String>,
+    /// The body in base64
     #[serde(default)]
     body: Option<String>,
+    /// Hotkey of the miner or validator that it is sent to
     receiver_hotkey: String,
+    /// Name of the exchanged key, with the scheme `encrypted` only
     #[serde(default)]
     symmetric_key_uuid: Option<String>,
 }
 
 /// The headers to be sent, in the order in which Fiber sends them.
-#[derive(Debug, Serialize)]
-struct SignAnswer {
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct SignAnswer {
+    /// Who signed
     hotkey: Hotkey,
+    /// Name of the scheme
     scheme: &'static str,
+    /// Names and values
     headers: Vec<(&'static str, String)>,
 }
 
 /// A request that came to the user's code.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct VerifyQuestion {
+pub(crate) struct VerifyQuestion {
+    /// Method in upper case
     method: String,
+    /// Percent-encoded path
     path: String,
+    /// Percent-encoded query without its `?`
     #[serde(default)]
     query: String,
+    /// Names and values of its headers
     headers: Vec<(String, String)>,
+    /// SHA-256 of the body in lower-case hex, instead of `body`
     #[serde(default)]
     body_sha256: Option<String>,
+    /// The body in base64
     #[serde(default)]
     body: Option<String>,
 }
 
 /// Whether it is genuine. A refusal is an answer, not a problem.
-#[derive(Debug, Serialize)]
-struct VerifyAnswer {
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct VerifyAnswer {
+    /// Whether it is
     verified: bool,
     /// One word.
     reason: &'static str,
+    /// Name of the scheme
     scheme: &'static str,
     /// Who sent it, if that is verified.
     hotkey: Option<Hotkey>,
+    /// Its slot
     uid: Option<Uid>,
     /// With which status and body to refuse it.
     status: u16,
+    /// The body of that refusal
     detail: Option<serde_json::Value>,
     /// The content of an encrypted body, in base64.
     content: Option<String>,
 }
 
 fn read<T: for<'de> Deserialize<'de>>(body: &[u8]) -> Result<T, Problem> {
-    serde_json::from_slice(body)
-        .map_err(|error| Problem::InvalidField(ValueError::new("body", error, "is why this JSON cannot be taken")))
+    serde_json::from_slice(body).map_err(|error| Problem::InvalidBody(format!("body: {error}: see /v1/openapi.json")))
 }
 
 fn requests(app: &App) -> Result<&Arc<Requests>, Problem> {
@@ -142,7 +152,22 @@ fn line<'a>(method: &'a str, path: &'a str, query: &'a str) -> Result<RequestLin
     Ok(RequestLine { method, path, query })
 }
 
-fn sign(app: &App, question: &SignQuestion) -> Result<SignAnswer, Problem> {
+/// Sign a request to a miner or validator
+#[utoipa::path(
+    post,
+    path = "/v1/requests/sign",
+    tag = "pod",
+    request_body = SignQuestion,
+    responses(
+        (status = 200, description = "The headers", body = SignAnswer),
+        (
+            status = 400,
+            description = "`urn:mycelium:invalid-parameter`: a field that cannot be used\n\n`urn:mycelium:invalid-body`: no such JSON",
+        ),
+    )
+)]
+pub(crate) fn sign(app: &App, body: &[u8]) -> Result<SignAnswer, Problem> {
+    let question: SignQuestion = read(body)?;
     let requests = requests(app)?;
     let scheme = match question.scheme.as_str() {
         "plain" => Scheme::Plain,
@@ -153,7 +178,7 @@ fn sign(app: &App, question: &SignQuestion) -> Result<SignAnswer, Problem> {
     let receiver: Hotkey = question
         .receiver_hotkey
         .parse()
-        .map_err(|error: ValueError| Problem::InvalidField(error.of_field("receiver_hotkey")))?;
+        .map_err(|error: ValueError| Problem::from(error.of_field("receiver_hotkey")))?;
     let line = line(&question.method, &question.path, &question.query)?;
     let (hash, _) = hash(question.body.as_ref(), question.body_sha256.as_ref())?;
     let uuid = question.symmetric_key_uuid.as_deref().unwrap_or_default();
@@ -166,13 +191,28 @@ fn sign(app: &App, question: &SignQuestion) -> Result<SignAnswer, Problem> {
     Ok(SignAnswer { hotkey: app.hotkey, scheme: scheme.name(), headers })
 }
 
-async fn verify(app: &App, question: &VerifyQuestion) -> Result<VerifyAnswer, Problem> {
+/// Verify a request that came from a validator
+#[utoipa::path(
+    post,
+    path = "/v1/requests/verify",
+    tag = "pod",
+    request_body = VerifyQuestion,
+    responses(
+        (status = 200, description = "Whether it is genuine, or why not", body = VerifyAnswer),
+        (
+            status = 400,
+            description = "`urn:mycelium:invalid-parameter`: a field that cannot be used\n\n`urn:mycelium:invalid-body`: no such JSON",
+        ),
+    )
+)]
+pub(crate) async fn verify(app: &App, body: &[u8]) -> Result<VerifyAnswer, Problem> {
+    let question: VerifyQuestion = read(body)?;
     let requests = requests(app)?;
     let line = line(&question.method, &question.path, &question.query)?;
     let (hash, body) = hash(question.body.as_ref(), question.body_sha256.as_ref())?;
     let mut headers = HeaderMap::new();
     for (name, value) in &question.headers {
-        let wrong = |expected: &str| Problem::InvalidField(ValueError::new("headers", name, expected));
+        let wrong = |expected: &str| Problem::from(ValueError::new("headers", name, expected));
         let header: HeaderName = name.parse().map_err(|_| wrong("is not the name of a header"))?;
         let value = HeaderValue::from_str(value).map_err(|_| wrong("has a value that no header can have"))?;
         headers.append(header, value);

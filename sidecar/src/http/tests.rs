@@ -1,19 +1,26 @@
+use std::io::Read as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+
+use async_trait::async_trait;
+use http_body_util::Full;
 
 use serde_json::{Value, json};
 use sidecar_metagraph::fake::{FakeChain, Faults, neuron};
 use sidecar_metagraph::{ChainConfig, Querier};
 use sidecar_util::config::NetworkConfig;
-use sidecar_util::http::{NodeKind, StatusBody, ValidatorsBody, VerifyBody};
-use sidecar_util::{Hotkey, Metagraph, NetUid, Neuron, Tao};
+use sidecar_util::http::{NodeBody, NodeKind, NodesBody, StatusBody, ValidatorsBody, VerifyBody};
+use sidecar_util::{BlockHash, Coldkey, Hotkey, Metagraph, NetUid, Neuron, Score, Tao, Uid};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use warp::test::request;
 
 use super::*;
 use crate::network_file::NetworkFile;
+use crate::reads::{
+    BalanceBody, ChainReads, HyperparametersBody, IdentitiesBody, MatrixAsked, MatrixBody, MatrixRow, MatrixValue,
+    ReadFailure,
+};
 
 const OWN: [u8; 32] = [1; 32];
 const POOR: [u8; 32] = [2; 32];
@@ -40,8 +47,15 @@ struct Bench {
     stop: CancellationToken,
 }
 
+/// What came back, with its body in memory.
+type Answer = http::Response<Bytes>;
+
 impl Bench {
     fn start(chain: FakeChain) -> Self {
+        Self::start_with(chain, |_| {})
+    }
+
+    fn start_with(chain: FakeChain, change: impl FnOnce(&mut App)) -> Self {
         let network = NetworkConfig {
             network: "default".into(),
             endpoints: vec!["ws://chain:9944".into()],
@@ -65,22 +79,53 @@ impl Bench {
         let (network, error) = (watch::Sender::new(Arc::new(network)), watch::Sender::new(None));
         let file = NetworkFile { network: network.subscribe(), error: error.subscribe() };
         let group = watch::channel(None).1;
-        let app = Arc::new(App::new(NodeKind::Validator, OWN.into(), file, querier.handle(), group));
+        let mut app = App::new(NodeKind::Validator, OWN.into(), file, querier.handle(), group);
+        change(&mut app);
+        let app = Arc::new(app);
         let stop = CancellationToken::new();
         tokio::spawn(crate::ingest::run(app.clone(), stop.clone()));
         Self { chain, querier, app, stop }
     }
 
     async fn synced() -> Self {
-        let bench = Self::start(FakeChain::new(NetUid(1), neurons()));
+        Self::synced_with(neurons()).await
+    }
+
+    async fn synced_with(neurons: Vec<Neuron>) -> Self {
+        Self::settled(Self::start(FakeChain::new(NetUid(1), neurons))).await
+    }
+
+    async fn settled(bench: Self) -> Self {
         bench.querier.watch().wait_for(|view| view.is_synced()).await.unwrap();
         // Lets ingestion run: time is paused, so this ends when nothing else has anything to do.
         tokio::time::sleep(Duration::from_millis(1)).await;
         bench
     }
 
+    /// Goes on to the next block and waits until all have heard of it.
+    async fn advance(&self) {
+        let next = self.app.chain.view().block.unwrap() + 1;
+        self.chain.advance();
+        self.querier.watch().wait_for(|view| view.block == Some(next)).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+
+    async fn ask(&self, door: Door, method: &str, path: &str, headers: &[(&str, &str)]) -> Answer {
+        let mut request = Request::builder().method(method).uri(path);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let response = api(&self.app, door).answer(request.body(Full::new(Bytes::new())).unwrap()).await;
+        let (head, body) = response.into_parts();
+        Answer::from_parts(head, body.collect().await.unwrap().to_bytes())
+    }
+
+    async fn with_headers(&self, path: &str, headers: &[(&str, &str)]) -> Answer {
+        self.ask(Door::Tcp, "GET", path, headers).await
+    }
+
     async fn get(&self, path: &str) -> (u16, String, Value) {
-        let response = request().path(path).reply(&api(&self.app, Door::Tcp)).await;
+        let response = self.with_headers(path, &[]).await;
         let content_type = response.headers().get("content-type").map(|it| it.to_str().unwrap().to_owned());
         let body = serde_json::from_slice(response.body()).unwrap_or(Value::Null);
         (response.status().as_u16(), content_type.unwrap_or_default(), body)
@@ -170,18 +215,40 @@ async fn a_bad_hotkey_is_refused_by_name() {
     assert_eq!((status, kind.as_str()), (400, "urn:mycelium:invalid-hotkey"));
     assert!(detail.starts_with("hotkey: `5Grw`"), "{detail}");
     assert_eq!(bench.problem("/v1/validators/%00%ff/verify").await.0, 400);
+    // Encoded or not, it is the same address.
+    let (status, _, body) = bench.get(&format!("/v1/validators/%35{}/verify", &ss58(OWN)[1..])).await;
+    assert_eq!((status, &body["verified"]), (200, &json!(true)));
 }
 
 #[tokio::test(start_paused = true)]
 async fn unknown_paths_and_methods_are_problems_too() {
     let bench = Bench::synced().await;
     for path in ["/", "/v1", "/v1/statuss", "/v1/status/x", "/v1/validators/x", "/v1/validators//verify"] {
-        let response = request().path(path).reply(&api(&bench.app, Door::Tcp)).await;
-        assert!([404, 400].contains(&response.status().as_u16()), "{path}: {}", response.status());
+        assert_eq!(bench.problem(path).await.1, "urn:mycelium:not-found", "{path}");
     }
-    assert_eq!(bench.problem("/v2").await.1, "urn:mycelium:not-found");
-    let response = request().method("POST").path("/v1/status").reply(&api(&bench.app, Door::Tcp)).await;
-    assert_eq!(response.status().as_u16(), 405);
+    for method in ["POST", "PUT", "DELETE", "PATCH", "TRACE", "BREW"] {
+        let response = bench.ask(Door::Tcp, method, "/v1/status", &[]).await;
+        let body: Value = serde_json::from_slice(response.body()).unwrap();
+        assert_eq!((response.status().as_u16(), &body["type"]), (405, &json!("urn:mycelium:method-not-allowed")));
+        assert_eq!(response.headers()["allow"], "GET, HEAD, OPTIONS");
+    }
+    let response = bench.ask(Door::Tcp, "OPTIONS", "/v1/nodes/7", &[]).await;
+    assert_eq!((response.status().as_u16(), response.body().len()), (204, 0));
+    assert_eq!(response.headers()["allow"], "GET, HEAD, OPTIONS");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_head_alone_says_how_long_the_body_would_be() {
+    let bench = Bench::synced().await;
+    for path in ["/v1/metagraph", "/v1/nodes", "/v1/openapi.json", "/v1/nodes/99"] {
+        for headers in [&[][..], &[("accept-encoding", "gzip")]] {
+            let whole = bench.ask(Door::Tcp, "GET", path, headers).await;
+            let head = bench.ask(Door::Tcp, "HEAD", path, headers).await;
+            assert_eq!((head.status(), head.body().len()), (whole.status(), 0), "{path}");
+            assert_eq!(head.headers()["content-length"], whole.body().len().to_string(), "{path}");
+            assert_eq!(head.headers().get("etag"), whole.headers().get("etag"));
+        }
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -235,15 +302,29 @@ async fn a_subnet_that_vanished_makes_it_unready_and_verifies_nobody() {
 #[tokio::test(start_paused = true)]
 async fn an_unchanged_metagraph_is_not_sent_again() {
     let bench = Bench::synced().await;
-    let response = request().path("/v1/metagraph").reply(&api(&bench.app, Door::Tcp)).await;
-    let etag = response.headers()["etag"].to_str().unwrap().to_owned();
-    let again = request().path("/v1/metagraph").header("if-none-match", &etag).reply(&api(&bench.app, Door::Tcp)).await;
-    assert_eq!((again.status().as_u16(), again.body().len()), (304, 0));
-    bench.chain.advance();
-    bench.querier.watch().wait_for(|view| view.block == Some(2)).await.unwrap();
-    let changed =
-        request().path("/v1/metagraph").header("if-none-match", &etag).reply(&api(&bench.app, Door::Tcp)).await;
-    assert_eq!(changed.status().as_u16(), 200);
+    let paths = ["/v1/metagraph", "/v1/validators", "/v1/nodes?kind=miner", "/v1/nodes/0"];
+    let mut tags = vec![];
+    for path in paths {
+        let response = bench.with_headers(path, &[]).await;
+        let etag = response.headers()["etag"].to_str().unwrap().to_owned();
+        for known in [&etag, "*", etag.trim_start_matches("W/"), &format!("\"x\", {etag}")] {
+            let again = bench.with_headers(path, &[("if-none-match", known)]).await;
+            assert_eq!((again.status().as_u16(), again.body().len()), (304, 0), "{path} {known}");
+            assert_eq!(again.headers()["etag"], etag);
+            assert_eq!(again.headers()["cache-control"], "no-cache");
+        }
+        tags.push(etag);
+    }
+    bench.advance().await;
+    for (path, etag) in paths.iter().zip(&tags) {
+        let changed = bench.with_headers(path, &[("if-none-match", etag)]).await;
+        assert_eq!(changed.status().as_u16(), 200, "{path}");
+    }
+    // Within a block the chain says nothing new, but peers may be heard.
+    let etag = bench.with_headers("/v1/nodes", &[]).await.headers()["etag"].to_str().unwrap().to_owned();
+    let change = bench.app.registry.heard_from(&OWN.into()).unwrap();
+    crate::ingest::announce(&bench.app, &change);
+    assert_eq!(bench.with_headers("/v1/nodes", &[("if-none-match", &etag)]).await.status().as_u16(), 200);
 }
 
 #[tokio::test(start_paused = true)]
@@ -251,7 +332,7 @@ async fn metrics_are_open_metrics_with_closed_labels() {
     let bench = Bench::synced().await;
     bench.get("/v1/some/path/of/a/stranger").await;
     bench.get(&format!("/v1/validators/{}/verify", ss58(OWN))).await;
-    let response = request().path("/metrics").reply(&api(&bench.app, Door::Tcp)).await;
+    let response = bench.with_headers("/metrics", &[]).await;
     let text = std::str::from_utf8(response.body()).unwrap();
     for line in [
         "mycelium_sidecar_chain_synced 1",
@@ -265,4 +346,292 @@ async fn metrics_are_open_metrics_with_closed_labels() {
         assert!(text.lines().any(|found| found == line), "{line}\n{text}");
     }
     assert!(text.ends_with("# EOF\n") && !text.contains("stranger"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_path_that_is_described_is_served_and_no_other() {
+    let bench = Bench::synced().await;
+    let document: Value = serde_json::from_str(description()).unwrap();
+    let paths = document["paths"].as_object().unwrap();
+    assert_eq!(paths.len(), openapi::TABLE.paths().len());
+    let api = api(&bench.app, Door::Socket);
+    for (index, path) in openapi::TABLE.paths().iter().enumerate() {
+        assert!(api.routes[index].is_some(), "{} is described and not built in", path.template);
+        let filled =
+            path.template.replace("{hotkey}", &ss58(OWN)).replace("{coldkey}", &ss58(OWN)).replace("{id}", "0");
+        for (method, operation) in paths[path.template].as_object().unwrap() {
+            let answer = bench.ask(Door::Socket, &method.to_uppercase(), &filled, &[]).await;
+            let status = answer.status().as_u16().to_string();
+            let body: Value = serde_json::from_slice(answer.body()).unwrap_or_default();
+            assert!(operation["responses"].get(&status).is_some(), "{method} {filled}: {status} is not described");
+            assert_ne!(body["type"], "urn:mycelium:not-found", "{method} {filled} is described and not served");
+        }
+    }
+    // The other way round: whatever has a handler has a description, without which nobody could reach it.
+    let groups = [
+        admin::routes(&bench.app),
+        read::routes(&bench.app),
+        nodes::routes(&bench.app),
+        super::watch::routes(&bench.app),
+        chain::routes(&bench.app),
+    ];
+    for (template, _) in groups.into_iter().flatten() {
+        assert!(paths.contains_key(template), "{template} is built in and not described");
+    }
+}
+
+/// Twenty neurons: validators and miners by turns, with stakes that fall and trust that rises.
+fn twenty() -> Vec<Neuron> {
+    (0..20_u16)
+        .map(|uid| {
+            let stake = Tao::from_rao(u64::from(20 - uid) * 250_000_000_000);
+            let mut one = neuron(uid, [uid as u8 + 1; 32].into(), stake);
+            one.validator_permit = uid % 2 == 0;
+            one.coldkey = [if uid < 5 { 0xaa } else { 0xbb }; 32].into();
+            one.vtrust = Score::from_f64(f64::from(uid) / 20.0);
+            one.incentive = Score::from_f64(if uid % 2 == 0 { 0.0 } else { 0.5 });
+            one.active = uid < 15;
+            one.last_update = if uid < 10 { 1 } else { 0 };
+            one
+        })
+        .collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn nodes_are_filtered_and_sorted_as_asked() {
+    let bench = Bench::synced_with(twenty()).await;
+    let uids = async |query: &str| {
+        let (status, _, body) = bench.get(&format!("/v1/nodes?{query}")).await;
+        assert_eq!(status, 200, "{query}: {body}");
+        let body: NodesBody = serde_json::from_value(body).unwrap();
+        assert_eq!(body.total, body.nodes.len());
+        body.nodes.iter().map(|node| node.neuron.uid.0).collect::<Vec<_>>()
+    };
+    assert_eq!(uids("").await, (0..20).collect::<Vec<_>>());
+    // Who has stake enough counts as a validator with or without a permit.
+    assert_eq!(uids("kind=miner&limit=1024").await, [17, 19]);
+    assert_eq!(uids("permit=false").await, (1..20).step_by(2).collect::<Vec<_>>());
+    assert_eq!(uids("min_stake=4500").await, [0, 1, 2]);
+    assert_eq!(uids("max_stake=500&min_stake=250.5").await, [18]);
+    assert_eq!(uids("state=below_stake&kind=validator").await, [18]);
+    assert_eq!(uids("min_trust=0.9").await, [18, 19]);
+    assert_eq!(uids("max_trust=0.05&min_trust=0").await, [0, 1]);
+    assert_eq!(uids("min_incentive=0.4&active=false").await, [15, 17, 19]);
+    assert_eq!(uids("max_incentive=0&active=false").await, [16, 18]);
+    assert_eq!(uids(&format!("coldkey={}", ss58([0xaa; 32]))).await, [0, 1, 2, 3, 4]);
+    assert_eq!(uids(&format!("hotkey={},{}", ss58([20; 32]), ss58([3; 32]))).await, [2, 19]);
+    assert_eq!(uids("uid=7,3,500&uid=1").await, [1, 3, 7]);
+    assert_eq!(uids("updated_within=0").await, (0..10).collect::<Vec<_>>());
+    assert_eq!(uids("sort=stake&uid=1,2,3").await, [3, 2, 1]);
+    assert_eq!(uids("sort=trust&desc=true&uid=1,2,3").await, [3, 2, 1]);
+    assert_eq!(uids("sort=incentive&desc=true&uid=1,2,3,4").await, [1, 3, 2, 4]);
+    assert_eq!(uids("reachable=true").await, Vec::<u16>::new());
+    let change = bench.app.registry.heard_from(&[5; 32].into()).unwrap();
+    crate::ingest::announce(&bench.app, &change);
+    assert_eq!(uids("reachable=true").await, [4]);
+    assert_eq!(uids("state=active").await, [4]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn pages_are_of_one_block_and_a_cursor_says_when_that_is_gone() {
+    let bench = Bench::synced_with(twenty()).await;
+    let page = async |query: &str| {
+        let (status, _, body) = bench.get(&format!("/v1/nodes?{query}")).await;
+        assert_eq!(status, 200, "{body}");
+        serde_json::from_value::<NodesBody>(body).unwrap()
+    };
+    let first = page("sort=stake&limit=8").await;
+    assert_eq!((first.block, first.total, first.nodes.len()), (1, 20, 8));
+    // The subnet turns around between two pages.
+    let mut turned = twenty();
+    turned.reverse();
+    for (uid, neuron) in (0..).zip(&mut turned) {
+        neuron.uid = Uid(uid);
+    }
+    bench.chain.set_neurons(Some(turned));
+    bench.advance().await;
+    let second = page(&format!("sort=stake&limit=8&cursor={}", first.next.as_ref().unwrap())).await;
+    let third = page(&format!("cursor={}&limit=100&sort=stake", second.next.as_ref().unwrap())).await;
+    assert_eq!((second.block, third.block, third.nodes.len(), &third.next), (1, 1, 4, &None));
+    let uids: Vec<u16> =
+        [&first, &second, &third].iter().flat_map(|page| &page.nodes).map(|node| node.neuron.uid.0).collect();
+    assert_eq!(uids, (0..20).rev().collect::<Vec<_>>(), "each once, as of the first page");
+    assert_eq!(page("sort=stake&limit=8").await.block, 2);
+
+    let cursor = first.next.unwrap();
+    let (status, kind, _) = bench.problem(&format!("/v1/nodes?sort=trust&cursor={cursor}")).await;
+    assert_eq!((status, kind.as_str()), (400, "urn:mycelium:invalid-parameter"));
+    for _ in 0..16 {
+        bench.advance().await;
+        page("limit=1").await;
+    }
+    let (status, kind, detail) = bench.problem(&format!("/v1/nodes?sort=stake&limit=8&cursor={cursor}")).await;
+    assert_eq!((status, kind.as_str()), (410, "urn:mycelium:cursor-expired"));
+    assert!(detail.contains("start again"), "{detail}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn all_bad_parameters_are_told_at_once() {
+    let bench = Bench::synced().await;
+    let (status, _, body) = bench.get("/v1/nodes?kind=both&min_stake=x&limit=0&nodes=1").await;
+    assert_eq!((status, &body["type"]), (400, &json!("urn:mycelium:invalid-parameter")));
+    let errors = body["errors"].as_array().unwrap();
+    let fields: Vec<&str> = errors.iter().map(|error| error["field"].as_str().unwrap()).collect();
+    assert_eq!(fields, ["kind", "min_stake", "limit", "nodes"]);
+    assert!(errors.iter().all(|error| error["value"].is_string() && !error["expected"].as_str().unwrap().is_empty()));
+    for path in ["/v1/weights?mechanism=-1", "/v1/bonds?uid=x", "/v1/hyperparameters?block=0", "/v1/identities?x=1"] {
+        assert_eq!(bench.problem(path).await.1, "urn:mycelium:invalid-parameter", "{path}");
+    }
+    assert_eq!(bench.get("/v1/balances/5Grw").await.2["errors"][0]["field"], "coldkey");
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_node_is_found_by_hotkey_and_by_uid() {
+    let bench = Bench::synced().await;
+    let (_, _, by_uid) = bench.get("/v1/nodes/2").await;
+    let (_, _, by_hotkey) = bench.get(&format!("/v1/nodes/{}", ss58(MINER))).await;
+    assert_eq!(by_uid, by_hotkey);
+    golden("node.json", &by_uid);
+    let node: NodeBody = serde_json::from_value(by_uid).unwrap();
+    assert_eq!((node.kind, node.reachable, node.neuron.hotkey), (NodeKind::Miner, None, MINER.into()));
+    for id in ["99", &ss58([9; 32])] {
+        let (status, kind, detail) = bench.problem(&format!("/v1/nodes/{id}")).await;
+        assert_eq!((status, kind.as_str()), (404, "urn:mycelium:unknown-node"));
+        assert!(detail.contains(id), "{detail}");
+    }
+    for id in ["70000", "5Grw", "-1", "%zz"] {
+        assert_eq!(bench.problem(&format!("/v1/nodes/{id}")).await.0, 400, "{id}");
+    }
+}
+
+#[tokio::test]
+async fn large_bodies_are_gzipped_for_those_who_take_it() {
+    let bench = Bench::synced_with(twenty()).await;
+    for path in ["/v1/metagraph", "/v1/nodes", "/v1/openapi.json"] {
+        let plain = bench.with_headers(path, &[("accept-encoding", "gzip;q=0, identity")]).await;
+        assert!(plain.headers().get("content-encoding").is_none(), "{path}");
+        let packed = bench.with_headers(path, &[("accept-encoding", "gzip, br")]).await;
+        assert_eq!(
+            (&packed.headers()["content-encoding"], &packed.headers()["vary"]),
+            (&"gzip".parse().unwrap(), &"accept-encoding".parse().unwrap())
+        );
+        let mut back = vec![];
+        flate2::read::GzDecoder::new(&**packed.body()).read_to_end(&mut back).unwrap();
+        assert!(back == **plain.body() && packed.body().len() < plain.body().len() / 2, "{path}");
+    }
+    let small = bench.with_headers("/healthz", &[("accept-encoding", "gzip")]).await;
+    assert!(small.headers().get("content-encoding").is_none());
+    // Made once for a block, however often it is asked for.
+    let first = bench.with_headers("/v1/metagraph", &[("accept-encoding", "gzip")]).await;
+    let second = bench.with_headers("/v1/metagraph", &[("accept-encoding", "gzip")]).await;
+    assert_eq!(first.body().as_ptr(), second.body().as_ptr());
+}
+
+#[tokio::test(start_paused = true)]
+async fn heads_that_are_too_large_are_told_what_is_taken() {
+    let bench = Bench::synced().await;
+    let problem = async |path: &str, headers: &[(&str, &str)]| {
+        let response = bench.with_headers(path, headers).await;
+        let body: Value = serde_json::from_slice(response.body()).unwrap();
+        (response.status().as_u16(), body["type"].as_str().unwrap().to_owned())
+    };
+    let long = "x".repeat(9000);
+    assert_eq!(problem(&format!("/v1/nodes?hotkey={long}"), &[]).await, (414, "urn:mycelium:uri-too-long".into()));
+    let too_large = (431, "urn:mycelium:headers-too-large".to_owned());
+    assert_eq!(problem("/v1/status", &[("x-long", &long)]).await, too_large);
+    let names: Vec<String> = (0..65).map(|i| format!("x-{i}")).collect();
+    let many: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), "1")).collect();
+    assert_eq!(problem("/v1/status", &many).await, too_large);
+}
+
+/// A chain that answers with what it was asked.
+struct Echo;
+
+#[async_trait]
+impl ChainReads for Echo {
+    async fn matrix(&self, asked: MatrixAsked) -> Result<MatrixBody, ReadFailure> {
+        let uid = asked.uid.unwrap_or_default();
+        let values = vec![MatrixValue { uid: Uid(1), value: 65535 }];
+        Ok(MatrixBody {
+            netuid: NetUid(1),
+            mechanism: asked.mechanism,
+            block: asked.block.unwrap_or(7),
+            block_hash: BlockHash::default(),
+            rows: vec![MatrixRow { uid, values }],
+        })
+    }
+
+    async fn hyperparameters(&self, block: Option<u64>) -> Result<HyperparametersBody, ReadFailure> {
+        Err(ReadFailure::Absent(format!("block {block:?} is not there")))
+    }
+
+    async fn identities(&self, _: Option<u64>) -> Result<IdentitiesBody, ReadFailure> {
+        Err(ReadFailure::Chain { reason: "EndpointDown", detail: "gone".into() })
+    }
+
+    async fn balance(&self, coldkey: Coldkey, block: Option<u64>) -> Result<BalanceBody, ReadFailure> {
+        let block = block.unwrap_or(7);
+        Ok(BalanceBody { coldkey, block, block_hash: BlockHash::default(), free: tao("1.5"), reserved: Tao::ZERO })
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_read_from_the_chain_is_asked_and_answered_as_described() {
+    let bench = Bench::start_with(FakeChain::new(NetUid(1), neurons()), |app| app.reads = Arc::new(Echo));
+    let bench = Bench::settled(bench).await;
+    let (status, _, body) = bench.get("/v1/weights?mechanism=3&uid=2&block=5").await;
+    assert_eq!(
+        (status, &body["mechanism"], &body["block"], &body["rows"][0]["uid"]),
+        (200, &json!(3), &json!(5), &json!(2))
+    );
+    golden("weights.json", &body);
+    assert_eq!(bench.problem("/v1/hyperparameters?block=9").await.1, "urn:mycelium:absent");
+    assert_eq!(bench.problem("/v1/identities").await.1, "urn:mycelium:chain-unavailable");
+    let (_, _, body) = bench.get(&format!("/v1/balances/{}", ss58(OWN))).await;
+    golden("balance.json", &body);
+    // Without a chain client that reads them they are refused, not made up.
+    let bench = Bench::synced().await;
+    assert_eq!(bench.problem("/v1/weights").await.1, "urn:mycelium:not-offered");
+}
+
+#[tokio::test(start_paused = true)]
+async fn watchers_see_what_changes_and_heartbeats_when_nothing_does() {
+    let bench = Bench::synced().await;
+    let watch = async |headers: &[(&str, &str)]| {
+        let mut request = Request::builder().uri("/v1/watch");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let response = api(&bench.app, Door::Tcp).answer(request.body(Full::new(Bytes::new())).unwrap()).await;
+        assert_eq!(response.headers()["content-type"], "text/event-stream");
+        response.into_body()
+    };
+    let mut body = watch(&[("accept-encoding", "gzip")]).await;
+    let mut next = async || {
+        let frame = body.frame().await?.unwrap().into_data().unwrap();
+        Some(String::from_utf8(frame.to_vec()).unwrap())
+    };
+    assert!(next().await.unwrap().starts_with("event: snapshot\nid: "));
+    assert_eq!(next().await.unwrap(), ": heartbeat\n\n");
+    let change = bench.app.registry.heard_from(&OWN.into()).unwrap();
+    crate::ingest::announce(&bench.app, &change);
+    let event = next().await.unwrap();
+    assert!(event.starts_with("event: registry\n") && event.contains("\"state\":\"active\""), "{event}");
+    let id = event.lines().find_map(|line| line.strip_prefix("id: ")).unwrap().to_owned();
+    bench.advance().await;
+    assert!(next().await.unwrap().starts_with("event: metagraph\n"));
+
+    let mut resumed = watch(&[("last-event-id", &id)]).await;
+    let frame = resumed.frame().await.unwrap().unwrap().into_data().unwrap();
+    assert!(frame.starts_with(b"event: metagraph\n"), "{frame:?}");
+
+    let mut others = vec![];
+    for _ in 0..62 {
+        others.push(watch(&[]).await);
+    }
+    let (status, kind, _) = bench.problem("/v1/watch").await;
+    assert_eq!((status, kind.as_str()), (503, "urn:mycelium:too-many-watchers"));
+    drop(others);
+    bench.app.watch.close();
+    assert_eq!(next().await, None);
 }

@@ -5,9 +5,11 @@
 
 mod axon;
 mod chain;
+mod cli;
 mod group;
 mod pod;
 mod single;
+mod traces;
 
 use std::net::TcpListener;
 use std::time::{Duration, Instant};

@@ -59,8 +59,18 @@ impl Pod {
     }
 
     pub(crate) fn run(&mut self) {
+        self.run_with(&[]);
+    }
+
+    /// The same with more flags.
+    pub(crate) fn run_with(&mut self, flags: &[&str]) {
         let log = std::fs::File::options().create(true).append(true).open(self.path("log")).unwrap();
-        self.process = Some(self.command().stderr(log).spawn().unwrap());
+        self.process = Some(self.command().args(flags).stderr(log).spawn().unwrap());
+    }
+
+    /// Address of its HTTP API.
+    pub(crate) fn address(&self) -> &str {
+        &self.http
     }
 
     /// The program with its flags.

@@ -1,8 +1,12 @@
 //! Axons, ports and IP addresses as the chain and as people write them.
 
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::ops::RangeInclusive;
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::ValueError;
 
@@ -30,11 +34,13 @@ impl From<u8> for AxonProtocol {
 }
 
 /// Where a neuron says on chain that it can be reached.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 pub struct Axon {
     /// Address that peers connect to.
+    #[schema(value_type = String)]
     pub ip: IpAddr,
     /// Port, never 0.
+    #[schema(minimum = 1, maximum = 65535)]
     pub port: u16,
     /// Transport.
     pub protocol: AxonProtocol,
@@ -59,6 +65,34 @@ pub fn ip_to_chain(ip: IpAddr) -> (u128, u8) {
     match ip {
         IpAddr::V4(ip) => (u32::from(ip).into(), 4),
         IpAddr::V6(ip) => (ip.into(), 6),
+    }
+}
+
+/// The chain's integer form of an address as decimal text, as Fiber's `Node.ip` carries it: `1.2.3.1` is `16909057`. Which
+/// kind of address it is stands beside it as `ip_type`.
+pub fn ip_to_chain_text(ip: IpAddr) -> String {
+    ip_to_chain(ip).0.to_string()
+}
+
+/// Reads the chain's integer form of an address from decimal text. `None` stands for "not served", which is 0.
+///
+/// # Errors
+/// The text is no whole number, the number is no address of this kind, or the kind is neither 4 nor 6.
+pub fn ip_from_chain_text(field: &str, text: &str, ip_type: u8) -> Result<Option<IpAddr>, ValueError> {
+    let wrong = |expected: &str| ValueError::new(field, text, expected);
+    // `parse` alone takes a plus sign, which no chain ever wrote.
+    if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(wrong("is not an IP address as a whole number: 1.2.3.1 is written 16909057"));
+    }
+    let number: u128 = text.parse().map_err(|_| wrong("is larger than any IP address"))?;
+    match ip_type {
+        _ if number == 0 => Ok(None),
+        4 => match ip_from_chain(number, 4) {
+            Some(ip) => Ok(Some(ip)),
+            None => Err(wrong("is larger than any IPv4 address: is its ip_type 6?")),
+        },
+        6 => Ok(ip_from_chain(number, 6)),
+        other => Err(ValueError::new(field, other, "is no ip_type: give 4 or 6")),
     }
 }
 
@@ -119,6 +153,103 @@ pub fn check_port(field: &str, port: i64) -> Result<u16, ValueError> {
         .ok_or_else(|| ValueError::new(field, port, "is not a port from 1 to 65535"))
 }
 
+/// Ports from the first to the last, both included. Written `8000-8010`, or `8000` for one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct PortRange {
+    first: u16,
+    last: u16,
+}
+
+impl PortRange {
+    /// Checks both ends: none is 0, and the first is not above the last.
+    ///
+    /// # Errors
+    /// Which rule was broken.
+    pub fn new(field: &str, first: u16, last: u16) -> Result<Self, ValueError> {
+        let shown = format!("{first}-{last}");
+        if first == 0 {
+            return Err(ValueError::new(field, shown, "holds port 0: start at 1 or above"));
+        }
+        if first > last {
+            return Err(ValueError::new(field, shown, "ends before it begins: put the smaller port first"));
+        }
+        Ok(Self { first, last })
+    }
+
+    /// Reads `8000-8010` or `8000`; `field` is named in the error.
+    ///
+    /// # Errors
+    /// The text is no range of ports.
+    pub fn parse(field: &str, text: &str) -> Result<Self, ValueError> {
+        let port = |text: &str| text.parse::<u16>().ok().filter(|_| text.bytes().all(|byte| byte.is_ascii_digit()));
+        let (first, last) = text.split_once('-').unwrap_or((text, text));
+        match (port(first), port(last)) {
+            (Some(first), Some(last)) => Self::new(field, first, last),
+            _ => Err(ValueError::new(field, text, "is not a range of ports from 1 to 65535 such as 8000-8010")),
+        }
+    }
+
+    /// The first port.
+    pub fn first(self) -> u16 {
+        self.first
+    }
+
+    /// The last port.
+    pub fn last(self) -> u16 {
+        self.last
+    }
+
+    /// How many ports there are, never none.
+    pub fn count(self) -> u32 {
+        u32::from(self.last - self.first) + 1
+    }
+
+    /// Whether a port is one of them.
+    pub fn contains(self, port: u16) -> bool {
+        self.iter().contains(&port)
+    }
+
+    /// Every port in order.
+    pub fn iter(self) -> RangeInclusive<u16> {
+        self.first..=self.last
+    }
+}
+
+impl IntoIterator for PortRange {
+    type Item = u16;
+    type IntoIter = RangeInclusive<u16>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
+    }
+}
+
+impl fmt::Display for PortRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.first == self.last { self.first.fmt(f) } else { write!(f, "{}-{}", self.first, self.last) }
+    }
+}
+
+impl FromStr for PortRange {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        Self::parse("ports", text)
+    }
+}
+
+impl Serialize for PortRange {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for PortRange {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -168,7 +299,61 @@ mod tests {
         assert!(check_port("axon.port", 0).is_err() && check_port("axon.port", 65536).is_err());
     }
 
+    #[test]
+    fn ranges_of_ports_read_and_print_and_say_what_is_wrong() {
+        let range: PortRange = "8000-8010".parse().unwrap();
+        assert_eq!(
+            (range.first(), range.last(), range.count(), range.to_string().as_str()),
+            (8000, 8010, 11, "8000-8010")
+        );
+        assert!(range.contains(8010) && !range.contains(8011) && range.into_iter().eq(8000..=8010));
+        assert_eq!("80".parse::<PortRange>().unwrap().to_string(), "80");
+        let check = |text: &str, part: &str| {
+            let error = PortRange::parse("axon.ports", text).unwrap_err().to_string();
+            assert!(error.starts_with("axon.ports: `") && error.contains(part), "{error}");
+        };
+        check("8010-8000", "ends before it begins");
+        check("0-10", "holds port 0");
+        for text in ["", "-", "80-", "-80", "1-65536", "+1-2", "1-2-3", "1 - 2", "a-b", "٣"] {
+            check(text, "is not a range of ports");
+        }
+    }
+
+    #[test]
+    fn chain_text_of_an_address_is_read_by_its_type() {
+        let read = |text: &str, ip_type| ip_from_chain_text("ip", text, ip_type);
+        assert_eq!(read("16909057", 4).unwrap(), Some([1, 2, 3, 1].into()));
+        assert_eq!(read("1", 6).unwrap(), Some(Ipv6Addr::LOCALHOST.into()));
+        assert_eq!((read("0", 4).unwrap(), read("0", 9).unwrap()), (None, None));
+        for (text, ip_type, part) in [
+            ("4294967296", 4, "larger than any IPv4"),
+            ("340282366920938463463374607431768211456", 6, "larger than any IP"),
+            ("1.2.3.1", 4, "16909057"),
+            ("+1", 4, "whole number"),
+            ("", 4, "whole number"),
+            ("1", 5, "give 4 or 6"),
+        ] {
+            let error = read(text, ip_type).unwrap_err().to_string();
+            assert!(error.starts_with("ip: `") && error.contains(part), "{error}");
+        }
+    }
+
     proptest! {
+        #[test]
+        fn every_range_of_ports_round_trips(a in 1_u16.., b in 1_u16..) {
+            let range = PortRange::new("ports", a.min(b), a.max(b)).unwrap();
+            prop_assert_eq!(range.to_string().parse::<PortRange>().unwrap(), range);
+            let json = serde_json::to_string(&range).unwrap();
+            prop_assert_eq!(serde_json::from_str::<PortRange>(&json).unwrap(), range);
+        }
+
+        #[test]
+        fn chain_text_round_trips(ip: IpAddr) {
+            prop_assume!(!ip.is_unspecified());
+            let ip_type = ip_to_chain(ip).1;
+            prop_assert_eq!(ip_from_chain_text("ip", &ip_to_chain_text(ip), ip_type).unwrap(), Some(ip));
+        }
+
         #[test]
         fn chain_form_round_trips(ip: IpAddr) {
             prop_assume!(!ip.is_unspecified());

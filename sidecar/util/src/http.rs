@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
-use crate::{BlockHash, Hotkey, NetUid, Neuron, Tao, Uid};
+use crate::{BlockHash, Hotkey, NetUid, Neuron, Tao, Uid, ValueError};
 
 /// What a sidecar stands beside.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum NodeKind {
     /// A validator: member of the group.
@@ -17,7 +18,7 @@ pub enum NodeKind {
 }
 
 /// `GET /v1/status`
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct StatusBody {
     /// Version of the sidecar.
     pub version: String,
@@ -40,7 +41,7 @@ pub struct StatusBody {
 }
 
 /// A sidecar's view of the chain.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ChainStatus {
     /// Endpoint in use.
     pub endpoint: Option<String>,
@@ -59,7 +60,7 @@ pub struct ChainStatus {
 }
 
 /// State of a registry entry.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum EntryState {
     /// Seen on the chain, not verified yet.
@@ -75,7 +76,7 @@ pub enum EntryState {
 }
 
 /// How many validators and miners a registry holds.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 pub struct RegistryStatus {
     /// All entries.
     pub total: usize,
@@ -84,7 +85,7 @@ pub struct RegistryStatus {
 }
 
 /// Place of a member in the Raft group.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum GroupRole {
     /// Leads this term.
@@ -100,7 +101,7 @@ pub enum GroupRole {
 }
 
 /// A member's view of the group.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct GroupStatus {
     /// Identity of the group.
     pub cluster_id: String,
@@ -129,7 +130,7 @@ pub struct GroupStatus {
 }
 
 /// One member's weight in elections.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct WeightBody {
     /// Who.
     pub hotkey: Hotkey,
@@ -142,7 +143,7 @@ pub struct WeightBody {
 }
 
 /// One entry of `GET /v1/validators`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ValidatorBody {
     /// Who.
     pub hotkey: Hotkey,
@@ -161,7 +162,7 @@ pub struct ValidatorBody {
 }
 
 /// `GET /v1/validators`
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ValidatorsBody {
     /// Block of the metagraph this was read from.
     pub block: u64,
@@ -170,7 +171,7 @@ pub struct ValidatorsBody {
 }
 
 /// `GET /v1/validators/{hotkey}/verify`
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct VerifyBody {
     /// Who was asked about.
     pub hotkey: Hotkey,
@@ -191,7 +192,7 @@ pub struct VerifyBody {
 }
 
 /// An error as RFC 9457 problem details.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ProblemBody {
     /// Stable name of the kind of problem, such as `urn:mycelium:invalid-hotkey`.
     #[serde(rename = "type")]
@@ -202,4 +203,111 @@ pub struct ProblemBody {
     pub status: u16,
     /// What happened this time, and the remedy.
     pub detail: String,
+    /// Every value of the request that was refused, when values were.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub errors: Vec<FieldError>,
+}
+
+/// One refused value of a request.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct FieldError {
+    /// The parameter or field, as the request named it.
+    pub field: String,
+    /// Its value as it came, cut when it is long; never a secret.
+    pub value: String,
+    /// What was wrong and what is expected.
+    pub expected: String,
+}
+
+impl From<ValueError> for FieldError {
+    fn from(error: ValueError) -> Self {
+        Self { field: error.field, value: error.value, expected: error.expected }
+    }
+}
+
+/// One node of `GET /v1/nodes`, and the body of `GET /v1/nodes/{id}`: what the chain says of it, and where it stands here.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct NodeBody {
+    /// What the chain says.
+    #[serde(flatten)]
+    pub neuron: Neuron,
+    /// Validator or miner.
+    pub kind: NodeKind,
+    /// State in this sidecar's registry.
+    pub state: EntryState,
+    /// Why it is in that state.
+    pub reason: String,
+    /// Whether it was reached lately; unknown while nobody tried.
+    pub reachable: Option<bool>,
+    /// Block of the last change of its state.
+    pub state_since: u64,
+}
+
+/// `GET /v1/nodes`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct NodesBody {
+    /// Block of the metagraph this was read from; all pages of one list are of the same.
+    pub block: u64,
+    /// Hash of that block.
+    pub block_hash: BlockHash,
+    /// How many nodes the filters let through, on all pages.
+    pub total: usize,
+    /// This page.
+    pub nodes: Vec<NodeBody>,
+    /// `cursor` of the next page; absent on the last.
+    pub next: Option<String>,
+}
+
+/// One entry of the registry, as `GET /v1/watch` tells of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct EntryBody {
+    /// Who.
+    pub hotkey: Hotkey,
+    /// Validator or miner.
+    pub kind: NodeKind,
+    /// Its slot; the last one, when it left the chain.
+    pub uid: Uid,
+    /// Where it stands.
+    pub state: EntryState,
+    /// Why, in a stable word.
+    pub reason: String,
+    /// Total stake.
+    pub stake: Tao,
+    /// Whether the chain gave it a permit.
+    pub validator_permit: bool,
+    /// Block of the last change of its state.
+    pub block: u64,
+}
+
+/// Data of the event `snapshot` of `GET /v1/watch`: everything, after which only changes are sent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct WatchSnapshot {
+    /// The changes up to this one are contained.
+    pub sequence: u64,
+    /// Block of the metagraph the registry was made from; absent before the first.
+    pub block: Option<u64>,
+    /// All entries.
+    pub entries: Vec<EntryBody>,
+}
+
+/// Data of the event `registry` of `GET /v1/watch`: one entry changed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct WatchChange {
+    /// Number of the change; grows also over a restart.
+    pub sequence: u64,
+    /// What happened: `discovered`, `activated`, `deactivated`, `changed`, `updated` (amounts or addresses only) or `removed`.
+    pub event: String,
+    /// The entry as it is now; as it was, when it is removed.
+    pub entry: EntryBody,
+}
+
+/// Data of the event `metagraph` of `GET /v1/watch`: another block was read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct WatchBlock {
+    /// Number of the change; grows also over a restart.
+    pub sequence: u64,
+    /// Number of the block.
+    pub block: u64,
+    /// Its hash.
+    pub block_hash: BlockHash,
 }

@@ -10,6 +10,7 @@ mod diff;
 mod error;
 mod ids;
 mod neuron;
+mod schema;
 
 pub mod chain;
 pub mod config;
@@ -17,7 +18,10 @@ pub mod http;
 
 pub use account::{AccountId, Coldkey, Hotkey, SS58_PREFIX};
 pub use amount::{Alpha, RAO_PER_TAO, Tao};
-pub use axon::{Axon, AxonProtocol, check_port, check_public_ip, ip_from_chain, ip_to_chain, is_public_ip};
+pub use axon::{
+    Axon, AxonProtocol, PortRange, check_port, check_public_ip, ip_from_chain, ip_from_chain_text, ip_to_chain,
+    ip_to_chain_text, is_public_ip,
+};
 pub use diff::{MetagraphDiff, NeuronChange, NeuronField, OtherMetagraph};
 pub use error::ValueError;
 pub use ids::{BlockHash, NetUid, Uid};

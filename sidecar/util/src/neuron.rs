@@ -1,6 +1,7 @@
 //! Neurons and the metagraph: what one subnet looked like at one block.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::{Alpha, Axon, BlockHash, Coldkey, Hotkey, NetUid, Tao, Uid};
 
@@ -42,7 +43,7 @@ impl<'de> Deserialize<'de> for Score {
 }
 
 /// One registered neuron as the chain saw it at the metagraph's block.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Neuron {
     /// Slot in the subnet.
     pub uid: Uid,
@@ -79,7 +80,7 @@ pub struct Neuron {
 }
 
 /// A subnet at one block. `neurons[i].uid == i` for every `i`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Metagraph {
     /// The subnet.
     pub netuid: NetUid,
