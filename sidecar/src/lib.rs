@@ -23,7 +23,7 @@ pub mod cli;
 pub mod config;
 pub mod telemetry;
 
-pub use run::{identity, run};
+pub use run::{hotkey, netuid, run};
 
 /// The description of the HTTP API (OpenAPI 3.1).
 pub fn openapi() -> &'static str {

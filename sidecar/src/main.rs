@@ -34,14 +34,22 @@ fn main() -> ExitCode {
 fn start(args: &RunArgs) -> anyhow::Result<()> {
     raise_file_limit();
     let config = Config::try_from(args)?;
+    let pair = sidecar::hotkey(&config)?;
     let threads = available_parallelism().map_or(1, usize::from).min(WORKER_THREADS_MAX);
     let runtime = Builder::new_multi_thread().worker_threads(threads).enable_all().build()?;
-    let traces = args.otlp_endpoint.as_ref().map(|endpoint| traces(endpoint, &config)).transpose()?;
+    let traces = args.otlp_endpoint.as_ref().map(|endpoint| {
+        Ok::<_, anyhow::Error>(Traces {
+            endpoint: endpoint.clone(),
+            hotkey: pair.hotkey(),
+            netuid: sidecar::netuid(&config)?,
+        })
+    });
+    let traces = traces.transpose()?;
     let _telemetry = {
         let _within = runtime.enter();
         telemetry::start(args.log_format, &args.log, traces.as_ref())?
     };
-    runtime.block_on(sidecar::run(config))
+    runtime.block_on(sidecar::run(config, pair))
 }
 
 /// Each connection is a file. Many machines allow 1024 to those who do not ask, and two listeners may have that many each.
@@ -50,11 +58,6 @@ fn raise_file_limit() {
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
     // Where it cannot be raised the listeners pause when there are no more, which is worse and no reason to stop.
     let _ = setrlimit(Resource::Nofile, raised);
-}
-
-fn traces(endpoint: &str, config: &Config) -> anyhow::Result<Traces> {
-    let (hotkey, netuid) = sidecar::identity(config)?;
-    Ok(Traces { endpoint: endpoint.to_owned(), hotkey, netuid })
 }
 
 /// A runtime for one question.

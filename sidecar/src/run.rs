@@ -7,11 +7,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, anyhow};
-use sidecar_metagraph::keys::read_hotkey;
+use sidecar_metagraph::keys::{HotkeyPair, KeyError, Password, read_hotkey_with};
 use sidecar_metagraph::{ChainConfig, Querier};
+use sidecar_util::NetUid;
 use sidecar_util::config::NetworkConfig;
 use sidecar_util::http::NodeKind;
-use sidecar_util::{Hotkey, NetUid};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -30,12 +30,11 @@ use crate::{ingest, network_file};
 /// Who may use the unix socket: this user, and the group that the pod's containers share.
 const SOCKET_MODE: u32 = 0o660;
 
-/// Runs until a signal, or until something fails that only a restart can heal.
+/// Runs with its hotkey until a signal, or until something fails that only a restart can heal.
 ///
 /// # Errors
 /// A flag, a file or an address that cannot be used, named with its remedy; or the group's member stopped for good.
-pub async fn run(config: Config) -> anyhow::Result<()> {
-    let pair = read_hotkey(&config.hotkey_file)?;
+pub async fn run(config: Config, pair: HotkeyPair) -> anyhow::Result<()> {
     let (file, file_watch) = network_file::open(config.network_file.clone()).await?;
     let bind = |flag: &'static str, address| async move {
         TcpListener::bind(address).await.with_context(|| format!("{flag}: cannot listen on {address}"))
@@ -133,15 +132,29 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     outcome
 }
 
-/// Whose traces a sidecar's are: its hotkey and its subnet, read ahead of everything else.
+/// The subnet that the network file names, read ahead of everything else: traces tell it.
 ///
 /// # Errors
 /// The file that cannot be used, with the remedy.
-pub fn identity(config: &Config) -> anyhow::Result<(Hotkey, NetUid)> {
-    let hotkey = read_hotkey(&config.hotkey_file)?.hotkey();
+pub fn netuid(config: &Config) -> anyhow::Result<NetUid> {
     let path = &config.network_file;
     let bytes = std::fs::read(path).with_context(|| format!("--config: `{}` cannot be read", path.display()))?;
-    Ok((hotkey, parse_network(path, &bytes)?.netuid))
+    Ok(parse_network(path, &bytes)?.netuid)
+}
+
+/// Reads the hotkey, with the password from its file or from the variable in which Bittensor's wallet keeps it. Once: a
+/// password takes seconds and half a gigabyte.
+///
+/// # Errors
+/// The file that cannot be used, with the remedy; never its content.
+pub fn hotkey(config: &Config) -> Result<HotkeyPair, KeyError> {
+    let variable = Password::variable_of(&config.hotkey_file);
+    let password = match (&config.hotkey_password_file, std::env::var(&variable)) {
+        (Some(path), _) => Some(Password::from_file(path)?),
+        (None, Ok(value)) => Some(Password::from_variable(&variable, &value)?),
+        (None, Err(_)) => None,
+    };
+    read_hotkey_with(&config.hotkey_file, password.as_ref())
 }
 
 /// A part of the process, whose end is noticed however it comes.
