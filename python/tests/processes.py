@@ -179,7 +179,7 @@ class SidecarProcess(_Process):
         """Start the sidecar and wait until its socket answers."""
         arguments = ["run", "--kind", "validator", "--listen", "127.0.0.1:0", "--peer-listen", "127.0.0.1:0"]
         arguments += ["--config", str(self.folder / "network.json"), "--hotkey-file", str(self.folder / "hotkey")]
-        arguments += ["--data-dir", str(self.folder / "data"), "--socket", str(self.socket)]
+        arguments += ["--data-dir", str(self.folder / "data"), "--socket", str(self.socket), "--probe-interval-s", "0"]
         with (self.folder / "log").open("a") as log:
             self.process = subprocess.Popen(
                 [program("MYCELIUM_SIDECAR", "sidecar"), *arguments], stdout=log, stderr=log, text=True

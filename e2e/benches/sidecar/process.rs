@@ -74,6 +74,8 @@ impl Sidecar {
         let flag = |name: &str, path: &Path| format!("--{name}={}", path.display());
         let child = Command::new(program("MYCELIUM_SIDECAR")?)
             .args(["run", "--kind=validator", "--listen", &address, "--peer-listen", &peer, "--log=warn"])
+            // The axons of the genesis file are nobody's.
+            .arg("--probe-interval-s=0")
             .args([flag("config", &at("network.json")), flag("hotkey-file", &at("hotkey"))])
             .args([flag("data-dir", &at("data")), flag("socket", &folder.path().join("sidecar.sock"))])
             .stdin(Stdio::null())
