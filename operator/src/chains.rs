@@ -107,6 +107,7 @@ impl Chains {
         tracing::info!(network = name, endpoints = ?source.endpoints, netuid = %source.netuid, "following chain");
         let querier = Querier::spawn(ChainConfig {
             endpoints: source.endpoints.clone(),
+            archive_endpoints: Vec::new(),
             netuid: source.netuid,
             genesis_hash: source.genesis_hash,
             min_interval: REFRESH_INTERVAL,

@@ -169,6 +169,7 @@ pub(crate) fn file(network: &Network, group: Option<&NetworkGroupStatus>) -> Net
     NetworkConfig {
         network: network.name_any(),
         endpoints: spec.chain.endpoints.clone(),
+        archive_endpoints: Vec::new(),
         netuid: NetUid(spec.netuid),
         genesis_hash: genesis(network).and_then(|genesis| genesis.parse().ok()),
         local: spec.local,

@@ -133,9 +133,11 @@ fn check(network: &NetworkConfig) -> Result<(), ValueError> {
     if network.endpoints.is_empty() {
         return Err(ValueError::new("endpoints", "[]", "names no chain endpoint: give at least one"));
     }
-    for endpoint in &network.endpoints {
-        check_endpoint(endpoint)
-            .map_err(|_| ValueError::new("endpoints", endpoint, "is not a WebSocket address such as ws://host:9944"))?;
+    for (field, endpoints) in [("endpoints", &network.endpoints), ("archive_endpoints", &network.archive_endpoints)] {
+        for endpoint in endpoints {
+            check_endpoint(endpoint)
+                .map_err(|_| ValueError::new(field, endpoint, "is not a WebSocket address such as ws://host:9944"))?;
+        }
     }
     if network.verification_ttl_s == 0 {
         let expected = "would ask the chain for every verification: give at least 1 second";

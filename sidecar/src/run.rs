@@ -138,6 +138,7 @@ fn guarded<F: Future>(ended: &CancellationToken, part: F) -> impl Future<Output 
 fn chain_config(network: &NetworkConfig) -> ChainConfig {
     ChainConfig {
         endpoints: network.endpoints.clone(),
+        archive_endpoints: network.archive_endpoints.clone(),
         netuid: network.netuid,
         genesis_hash: network.genesis_hash,
         min_interval: ChainConfig::MIN_INTERVAL,

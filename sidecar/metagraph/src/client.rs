@@ -1,204 +1,302 @@
-//! The chain behind one WebSocket, through subxt's legacy RPC methods.
+//! The chain behind one WebSocket, through Substrate's legacy RPC methods.
 //!
 //! Those methods and no newer ones, because every node and every public endpoint of this chain serves them, and because
 //! they need no state on the server: a call names its block, and a lost connection loses nothing.
 
-use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use futures::{StreamExt, stream};
+use futures::StreamExt;
+use parking_lot::Mutex;
+use scale_decode::DecodeAsType;
 use sidecar_util::{BlockHash, Metagraph, NetUid};
-use subxt::backend::{BlockRef, LegacyBackend};
-use subxt::client::OnlineClientAtBlock;
-use subxt::config::substrate::{DigestItem, H256, SubstrateHeader};
-use subxt::config::{Hasher, RpcConfigFor};
-use subxt::ext::codec::Encode;
-use subxt::ext::jsonrpsee::ws_client::PingConfig;
-use subxt::ext::jsonrpsee::ws_client::WsClientBuilder;
-use subxt::rpcs::{LegacyRpcMethods, RpcClient};
-use subxt::{Config, OnlineClient};
+use subxt::OnlineClient;
+use subxt::config::substrate::H256;
+use subxt::rpcs::RpcClient;
+use tokio::task::JoinHandle;
 
 use crate::convert::to_metagraph;
-use crate::live_config::LiveConfig;
-use crate::queries::{METAGRAPH_API, METAGRAPH_FIELDS, RawMetagraph, SLOT_DURATION, VALIDATOR_TRUST};
-use crate::source::{ChainSource, Connect, Head, Heads};
-use crate::{ChainError, error::Cause};
+use crate::error::Cause;
+use crate::pace::Pace;
+use crate::queries::{METAGRAPH_API, RawMetagraph, VALIDATOR_TRUST};
+use crate::rpc::{Rpc, params};
+use crate::runtime::{Hasher, Header, RuntimeConfig, Runtimes, RuntimesOfBlock, Versions, follow_versions, head_of};
+use crate::source::{ChainSource, Connect, Head, Heads, Probe};
+use crate::{ChainError, plan::PlanError};
 
-/// Time for the WebSocket handshake. A public endpoint far away needs about one second.
-pub const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
-
-/// Time for one call. The largest, metadata or a subnet of 1024 neurons, takes well under a second on a healthy node.
-pub const CALL_DEADLINE: Duration = Duration::from_secs(15);
-
-/// How often the other end is pinged, and after how long without any answer the connection counts as lost.
-const PING_INTERVAL: Duration = Duration::from_secs(10);
-
-/// Heads that may wait unread. A reader that is this far behind reconnects instead.
-const HEADS_BUFFER: usize = 64;
-
-/// Metadata is 0.8 MB as hex today, every neuron of a subnet with weights 1.5 MB.
-const RESPONSE_BYTES_MAX: u32 = 32 << 20;
-
-/// Connects with subxt.
+/// Connects with a WebSocket.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SubxtConnect;
 
 #[async_trait]
 impl Connect for SubxtConnect {
     async fn connect(&self, endpoint: &str) -> Result<Arc<dyn ChainSource>, ChainError> {
-        Ok(Arc::new(SubxtSource::connect(endpoint).await?))
+        self.connect_paced(endpoint, Arc::default()).await
+    }
+
+    async fn connect_paced(&self, endpoint: &str, pace: Arc<Pace>) -> Result<Arc<dyn ChainSource>, ChainError> {
+        Ok(Arc::new(Connection::open(endpoint, pace).await?))
+    }
+
+    async fn probe(&self, endpoint: &str, pace: Arc<Pace>) -> Result<Probe, ChainError> {
+        check_endpoint(endpoint)?;
+        let rpc = Rpc::connect(endpoint, pace).await?;
+        let (genesis_hash, header) = futures::try_join!(block_hash(&rpc, 0), header(&rpc, "the best block", None))?;
+        let genesis_hash = genesis_hash.ok_or_else(|| no_block("0"))?;
+        Ok(Probe { genesis_hash, best: header.number })
     }
 }
 
-/// One connection.
-struct SubxtSource {
-    /// Remembers the runtime's version; shared with `client`.
-    config: LiveConfig,
-    /// For what needs no metadata.
-    methods: LegacyRpcMethods<RpcConfigFor<LiveConfig>>,
-    /// For what needs metadata. Uses the same connection.
-    client: OnlineClient<LiveConfig>,
-    /// Hashes headers; the same for all runtimes of one chain.
-    hasher: <LiveConfig as Config>::Hasher,
+/// One connection to an endpoint of a chain; clones share it, and it closes with the last of them.
+#[derive(Clone)]
+pub struct Connection {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    rpc: Rpc,
+    runtimes: Arc<Runtimes>,
     /// Read once: it cannot change.
     genesis_hash: BlockHash,
     /// Read once: a runtime that changes it would break its own consensus.
     block_time: Option<Duration>,
+    /// Hashes headers; the same for all runtimes of one chain.
+    hasher: Hasher,
+    /// The newest final block that this connection announced, or began with.
+    finalized: Mutex<Finalized>,
+    /// Follows the versions that the node announces; ends with the connection.
+    versions: JoinHandle<()>,
 }
 
-type AtBlock = OnlineClientAtBlock<LiveConfig>;
-type Header = SubstrateHeader<H256>;
+/// A final block as far as it is known: the number comes with the first header.
+#[derive(Debug, Clone, Copy)]
+struct Finalized {
+    hash: BlockHash,
+    number: Option<u64>,
+}
 
-impl SubxtSource {
-    async fn connect(endpoint: &str) -> Result<Self, ChainError> {
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.versions.abort();
+    }
+}
+
+impl std::fmt::Debug for Connection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Connection").field("endpoint", &self.endpoint()).finish_non_exhaustive()
+    }
+}
+
+impl Connection {
+    /// Connects: the handshake, then two rounds of calls, in parallel within each.
+    pub(crate) async fn open(endpoint: &str, pace: Arc<Pace>) -> Result<Self, ChainError> {
         check_endpoint(endpoint)?;
-        let failed = |source: Cause| ChainError::Connect { endpoint: endpoint.to_owned(), source };
-        let ping = PingConfig::new().ping_interval(PING_INTERVAL).inactive_limit(2 * PING_INTERVAL).max_failures(1);
-        let websocket = WsClientBuilder::new()
-            .connection_timeout(CONNECT_DEADLINE)
-            .request_timeout(CALL_DEADLINE)
-            .max_response_size(RESPONSE_BYTES_MAX)
-            .max_buffer_capacity_per_subscription(HEADS_BUFFER)
-            .enable_ws_ping(ping)
-            .build(endpoint);
-        // The builder's own deadline covers the TCP connection only, not a peer that accepts and then says nothing.
-        let websocket = tokio::time::timeout(CONNECT_DEADLINE, websocket)
-            .await
-            .map_err(|_| failed(format!("no WebSocket handshake within {} s", CONNECT_DEADLINE.as_secs()).into()))?
-            .map_err(|error| failed(error.into()))?;
-
-        let rpc = RpcClient::new(websocket);
-        let methods = LegacyRpcMethods::new(rpc.clone());
-        let backend = LegacyBackend::<LiveConfig>::builder().build(rpc);
-        let config = LiveConfig::new();
-        let client = deadline("the genesis hash", async {
-            OnlineClient::from_backend_with_config(config.clone(), Arc::new(backend))
-                .await
-                .map_err(refused("the genesis hash"))
-        })
-        .await?;
-        let (hash, number) = best_block(&methods).await?;
-        let at = at_block(&client, hash, number).await?;
-        Ok(Self {
-            hasher: *at.hasher(),
-            genesis_hash: BlockHash(client.genesis_hash().0),
-            block_time: block_time(&at),
-            config,
-            methods,
-            client,
-        })
-        .inspect(|source| source.config.remember((at.spec_version(), at.transaction_version())))
+        let rpc = Rpc::connect(endpoint, pace).await?;
+        let (genesis_hash, finalized, versions) = futures::try_join!(
+            block_hash(&rpc, 0),
+            finalized_hash(&rpc),
+            rpc.subscribe::<Versions>(
+                "runtime versions",
+                "state_subscribeRuntimeVersion",
+                "state_unsubscribeRuntimeVersion"
+            )
+        )?;
+        let genesis_hash = genesis_hash.ok_or_else(|| no_block("0"))?;
+        let runtimes = Arc::new(Runtimes::new(rpc.clone(), H256(genesis_hash.0)));
+        let runtime = runtimes.begin(finalized).await?;
+        let versions = tokio::spawn(follow_versions(Arc::downgrade(&runtimes), versions));
+        let inner = Inner {
+            rpc,
+            genesis_hash,
+            block_time: runtime.block_time(),
+            hasher: runtime.hasher(),
+            finalized: Mutex::new(Finalized { hash: finalized, number: None }),
+            versions,
+            runtimes,
+        };
+        Ok(Self { inner: Arc::new(inner) })
     }
 
-    /// The block with the metadata of its runtime; asks the node for neither while nothing changed.
-    async fn at(&self, head: Head) -> Result<AtBlock, ChainError> {
-        let at = at_block(&self.client, H256(head.hash.0), head.number).await?;
-        self.config.remember((at.spec_version(), at.transaction_version()));
-        Ok(at)
+    /// The address that was connected to.
+    pub fn endpoint(&self) -> &str {
+        self.inner.rpc.endpoint()
+    }
+
+    /// Whether the other end is still there, as far as this one knows.
+    pub(crate) fn is_open(&self) -> bool {
+        self.inner.rpc.is_open()
+    }
+
+    /// Whether both are the same connection.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.inner, &other.inner)
+    }
+
+    /// Calls and subscriptions made on this connection until now.
+    pub fn calls(&self) -> u64 {
+        self.inner.rpc.calls()
+    }
+
+    /// The client library for the runtime in force, on this connection: for extrinsics. Ask again for each of them, a
+    /// client keeps the runtime that it was made for.
+    pub async fn online_client(&self) -> Result<OnlineClient<RuntimeConfig>, ChainError> {
+        let finalized = self.inner.finalized.lock().hash;
+        // Only the hash decides about the runtime.
+        let runtimes = self.inner.runtimes.at_head(Head { number: 0, hash: finalized }).await?;
+        Ok(runtimes.calls.client.clone())
+    }
+
+    /// The same connection as the client library takes it: for raw calls and for submission.
+    pub fn rpc_client(&self) -> RpcClient {
+        RpcClient::new(self.inner.rpc.clone())
+    }
+
+    pub(crate) fn runtimes(&self) -> &Runtimes {
+        &self.inner.runtimes
+    }
+
+    /// The last final block that was announced here; asks the node where none was.
+    pub(crate) async fn newest_finalized(&self) -> Result<Head, ChainError> {
+        let Finalized { hash, number } = *self.inner.finalized.lock();
+        match number {
+            Some(number) => Ok(Head { number, hash }),
+            None => self.finalized_head().await,
+        }
+    }
+
+    /// The header of a block.
+    pub(crate) async fn header(&self, hash: BlockHash) -> Result<Header, ChainError> {
+        header(&self.inner.rpc, "a header", Some(hash)).await
+    }
+
+    /// The hash of the block with this number on the best chain.
+    pub(crate) async fn hash_of(&self, block: u64) -> Result<BlockHash, ChainError> {
+        block_hash(&self.inner.rpc, block).await?.ok_or_else(|| no_block(block))
+    }
+
+    /// Two calls, at the same time.
+    pub(crate) async fn metagraph_with(
+        &self,
+        runtimes: &RuntimesOfBlock,
+        netuid: NetUid,
+        head: Head,
+    ) -> Result<Option<Metagraph>, ChainError> {
+        let (api, method) = METAGRAPH_API;
+        let (calls, storage) = (&runtimes.calls, &runtimes.storage);
+        let (answer_type, plan) = calls.metagraph.as_ref().ok_or_else(|| ChainError::Unsupported {
+            what: format!("{api}.{method}"),
+            spec_version: calls.spec_version,
+        })?;
+        let (trust_type, trust_default, trust_plan) =
+            storage.trust.as_ref().ok_or_else(|| ChainError::Unsupported {
+                what: format!("{}.{}", VALIDATOR_TRUST.0, VALIDATOR_TRUST.1),
+                spec_version: storage.spec_version,
+            })?;
+        let arguments = calls.question(netuid, head).await?.arguments;
+        let trust_key = storage.question(netuid, head).await?.trust_key;
+        let (hash, function) = (head.hash.to_string(), format!("{api}_{method}"));
+        let rpc = &self.inner.rpc;
+        let (answer, trust) = futures::try_join!(
+            rpc.runtime_call("the metagraph", &function, &arguments, &hash),
+            rpc.storage("the validators' trust", &trust_key, &hash),
+        )?;
+
+        let types = calls.metadata.types();
+        // Where the fast way does not work, the slow one does, or says by name what does not fit.
+        let read = plan.as_ref().map(|plan| plan.read(types, &answer));
+        let raw = match read {
+            Some(Ok(raw)) => raw,
+            _ => Option::<RawMetagraph>::decode_as_type(&mut answer.as_slice(), *answer_type, types)
+                .map_err(undecodable("the metagraph"))?,
+        };
+        let trust = trust.as_deref().unwrap_or(trust_default);
+        let read: Option<Result<Vec<u16>, PlanError>> = trust_plan.map(|plan| plan.read(trust));
+        let trust = match read {
+            Some(Ok(trust)) => trust,
+            _ => Vec::<u16>::decode_as_type(&mut &*trust, *trust_type, storage.metadata.types())
+                .map_err(undecodable("the validators' trust"))?,
+        };
+        raw.map(|raw| to_metagraph(netuid, head, raw, &trust))
+            .transpose()
+            .map_err(|misfit| ChainError::Decode { what: "the metagraph", source: misfit.into() })
     }
 
     async fn metagraph_once(&self, netuid: NetUid, head: Head) -> Result<Option<Metagraph>, ChainError> {
-        let at = self.at(head).await?;
-        let (raw, vtrust) = futures::try_join!(selective_metagraph(&at, netuid), validator_trust(&at, netuid))?;
-        raw.map(|raw| to_metagraph(netuid, head, raw, &vtrust))
-            .transpose()
-            .map_err(|misfit| ChainError::Decode { what: "the metagraph", source: misfit.into() })
+        let runtimes = self.inner.runtimes.at_head(head).await?;
+        self.metagraph_with(&runtimes, netuid, head).await
+    }
+
+    async fn headers(
+        &self,
+        operation: &'static str,
+        subscribe: &str,
+        unsubscribe: &str,
+        finalized: bool,
+    ) -> Result<Heads, ChainError> {
+        let hasher = self.inner.hasher;
+        let headers = self.inner.rpc.subscribe::<Header>(operation, subscribe, unsubscribe).await?;
+        let inner = Arc::downgrade(&self.inner);
+        let heads = headers.map(move |header| {
+            let header = header?;
+            let head = head_of(&header, hasher);
+            if finalized && let Some(inner) = inner.upgrade() {
+                inner.runtimes.note(head.hash, &header);
+                *inner.finalized.lock() = Finalized { hash: head.hash, number: Some(head.number) };
+            }
+            Ok(head)
+        });
+        Ok(heads.boxed())
     }
 }
 
 #[async_trait]
-impl ChainSource for SubxtSource {
+impl ChainSource for Connection {
     fn genesis_hash(&self) -> BlockHash {
-        self.genesis_hash
+        self.inner.genesis_hash
     }
 
     fn spec_version(&self) -> Option<u32> {
-        self.config.versions().map(|(spec_version, _)| spec_version)
+        self.inner.runtimes.current().map(|runtime| runtime.spec_version)
     }
 
     fn block_time(&self) -> Option<Duration> {
-        self.block_time
+        self.inner.block_time
     }
 
     async fn head(&self) -> Result<Head, ChainError> {
-        let (hash, number) = best_block_with(&self.methods, self.hasher).await?;
-        Ok(Head { number, hash: BlockHash(hash.0) })
+        let header = header(&self.inner.rpc, "the best block", None).await?;
+        Ok(head_of(&header, self.inner.hasher))
     }
 
     async fn finalized_head(&self) -> Result<Head, ChainError> {
-        let hash = deadline("the finalised head", async {
-            self.methods.chain_get_finalized_head().await.map_err(refused("the finalised head"))
-        })
-        .await?;
-        let header = deadline("a header", async {
-            self.methods.chain_get_header(Some(hash)).await.map_err(refused("a header"))
-        })
-        .await?
-        .ok_or_else(|| no_block("the finalised head"))?;
-        Ok(Head { number: header.number, hash: BlockHash(hash.0) })
+        let hash = finalized_hash(&self.inner.rpc).await?;
+        let number = header(&self.inner.rpc, "a header", Some(hash)).await?.number;
+        Ok(Head { number, hash })
     }
 
     async fn heads(&self) -> Result<Heads, ChainError> {
-        let (headers, versions) = deadline("subscriptions", async {
-            let subscribe = refused("the subscription of new heads");
-            let headers = self.methods.chain_subscribe_new_heads().await.map_err(subscribe)?;
-            let subscribe = refused("the subscription of runtime versions");
-            let versions = self.methods.state_subscribe_runtime_version().await.map_err(subscribe)?;
-            Ok((headers, versions))
-        })
-        .await?;
+        self.headers("new heads", "chain_subscribeNewHeads", "chain_unsubscribeNewHeads", false).await
+    }
 
-        let (config, hasher) = (self.config.clone(), self.hasher);
-        let headers = headers.map(move |header| {
-            let header = header.map_err(refused("a new head"))?;
-            if header.digest.logs.contains(&DigestItem::RuntimeEnvironmentUpdated) {
-                config.forget();
-            }
-            Ok(Head { number: header.number, hash: BlockHash(hash_of(&header, hasher).0) })
-        });
-        // The digest says it sooner; the subscription says it also where the block with the digest was not announced.
-        let config = self.config.clone();
-        let versions = versions.filter_map(move |version| {
-            let failed = version.map(|version| config.keep_only(version.spec_version)).err();
-            async move { failed.map(|error| Err(refused("a runtime version")(error))) }
-        });
-        // The end of either ends both.
-        let ended = |operation| stream::iter([Err(ChainError::Disconnected { operation })]);
-        let heads = stream::select(headers.chain(ended("new heads")), versions.chain(ended("runtime versions")));
-        Ok(heads.boxed())
+    async fn finalized_heads(&self) -> Result<Heads, ChainError> {
+        let (subscribe, unsubscribe) = ("chain_subscribeFinalizedHeads", "chain_unsubscribeFinalizedHeads");
+        self.headers("finalised heads", subscribe, unsubscribe, true).await
     }
 
     async fn metagraph(&self, netuid: NetUid, at: Head) -> Result<Option<Metagraph>, ChainError> {
         match self.metagraph_once(netuid, at).await {
-            // Perhaps the runtime changed and nobody said so: once more with what the node says now.
+            // Perhaps the runtime changed and nobody said so: once more with what the node says of this block.
             Err(error) if error.is_decode() => {
-                self.config.forget();
+                self.inner.runtimes.doubt();
                 self.metagraph_once(netuid, at).await
             }
             answer => answer,
         }
+    }
+
+    fn connection(&self) -> Option<Connection> {
+        Some(self.clone())
     }
 }
 
@@ -215,124 +313,32 @@ pub fn check_endpoint(endpoint: &str) -> Result<(), ChainError> {
     }
 }
 
-async fn selective_metagraph(at: &AtBlock, netuid: NetUid) -> Result<Option<RawMetagraph>, ChainError> {
-    let (api, method) = METAGRAPH_API;
-    let arguments = (netuid.0, METAGRAPH_FIELDS.to_vec());
-    let call = subxt::dynamic::runtime_api_call::<_, Option<RawMetagraph>>(api, method, arguments);
-    deadline("the metagraph", async {
-        at.runtime_apis().call(call).await.map_err(|error| {
-            use subxt::error::RuntimeApiError as Error;
-            match error {
-                Error::CannotCallApi(error) => refused("the metagraph")(error),
-                error => undecodable("the metagraph")(error),
-            }
-        })
-    })
-    .await
+async fn block_hash(rpc: &Rpc, block: u64) -> Result<Option<BlockHash>, ChainError> {
+    let mut number = subxt::ext::jsonrpsee::core::params::ArrayParams::new();
+    number.insert(block).expect("a number is always JSON");
+    let hash: Option<H256> = rpc.call("a block hash", "chain_getBlockHash", number).await?;
+    Ok(hash.map(|hash| BlockHash(hash.0)))
 }
 
-async fn validator_trust(at: &AtBlock, netuid: NetUid) -> Result<Vec<u16>, ChainError> {
-    let (pallet, entry) = VALIDATOR_TRUST;
-    let address = subxt::dynamic::storage::<(u16,), Vec<u16>>(pallet, entry);
-    deadline("the validators' trust", async {
-        let value = at.storage().fetch(address, (netuid.0,)).await.map_err(|error| {
-            use subxt::error::StorageError as Error;
-            match error {
-                Error::CannotFetchValue(error) => refused("the validators' trust")(error),
-                error => undecodable("the validators' trust")(error),
-            }
-        })?;
-        value.decode().map_err(undecodable("the validators' trust"))
-    })
-    .await
+async fn finalized_hash(rpc: &Rpc) -> Result<BlockHash, ChainError> {
+    let hash: H256 = rpc.call("the finalised head", "chain_getFinalizedHead", params([])).await?;
+    Ok(BlockHash(hash.0))
 }
 
-/// A chain without Aura, or one that makes blocks on demand, declares no block time.
-fn block_time(at: &AtBlock) -> Option<Duration> {
-    let (pallet, constant) = SLOT_DURATION;
-    let milliseconds = at.constants().entry(subxt::dynamic::constant::<u64>(pallet, constant)).ok()?;
-    (milliseconds > 0).then(|| Duration::from_millis(milliseconds))
+async fn header(rpc: &Rpc, operation: &'static str, hash: Option<BlockHash>) -> Result<Header, ChainError> {
+    let header: Option<Header> = match hash {
+        Some(hash) => rpc.call(operation, "chain_getHeader", params([&hash.to_string()])).await?,
+        None => rpc.call(operation, "chain_getHeader", params([])).await?,
+    };
+    header.ok_or_else(|| no_block(hash.map_or_else(|| "at its head".to_owned(), |hash| hash.to_string())))
 }
 
-async fn at_block(client: &OnlineClient<LiveConfig>, hash: H256, number: u64) -> Result<AtBlock, ChainError> {
-    deadline("the runtime's metadata", async {
-        client
-            .at_block_hash_and_number(BlockRef::from_hash(hash), number)
-            .await
-            .map_err(refused("the runtime's metadata"))
-    })
-    .await
+fn no_block(block: impl ToString) -> ChainError {
+    ChainError::NoBlock { block: block.to_string() }
 }
 
-async fn best_header(methods: &LegacyRpcMethods<RpcConfigFor<LiveConfig>>) -> Result<Header, ChainError> {
-    deadline("the best block", async { methods.chain_get_header(None).await.map_err(refused("the best block")) })
-        .await?
-        .ok_or_else(|| no_block("the best block"))
-}
-
-/// The best block before the hasher is known: the node is asked for the hash.
-async fn best_block(methods: &LegacyRpcMethods<RpcConfigFor<LiveConfig>>) -> Result<(H256, u64), ChainError> {
-    let number = best_header(methods).await?.number;
-    let hash = deadline("a block hash", async {
-        methods.chain_get_block_hash(Some(number.into())).await.map_err(refused("a block hash"))
-    })
-    .await?
-    .ok_or_else(|| no_block("a block hash"))?;
-    Ok((hash, number))
-}
-
-async fn best_block_with(
-    methods: &LegacyRpcMethods<RpcConfigFor<LiveConfig>>,
-    hasher: <LiveConfig as Config>::Hasher,
-) -> Result<(H256, u64), ChainError> {
-    let header = best_header(methods).await?;
-    Ok((hash_of(&header, hasher), header.number))
-}
-
-fn hash_of(header: &Header, hasher: <LiveConfig as Config>::Hasher) -> H256 {
-    hasher.hash(&header.encode())
-}
-
-async fn deadline<T>(
-    operation: &'static str,
-    call: impl Future<Output = Result<T, ChainError>>,
-) -> Result<T, ChainError> {
-    match tokio::time::timeout(CALL_DEADLINE, call).await {
-        Ok(answer) => answer,
-        Err(_) => Err(ChainError::Timeout { operation, after: CALL_DEADLINE }),
-    }
-}
-
-fn no_block(operation: &'static str) -> ChainError {
-    ChainError::Rpc { operation, source: "the node has no such block".into() }
-}
-
-fn undecodable<E: Into<Cause>>(what: &'static str) -> impl Fn(E) -> ChainError {
+pub(crate) fn undecodable<E: Into<Cause>>(what: &'static str) -> impl Fn(E) -> ChainError {
     move |error| ChainError::Decode { what, source: error.into() }
-}
-
-/// Tells a node that refuses from a connection that is gone: subxt reports both in the same variants.
-fn refused<E: Into<Cause>>(operation: &'static str) -> impl Fn(E) -> ChainError {
-    move |error| {
-        let source: Cause = error.into();
-        if is_node_answer(source.as_ref()) {
-            ChainError::Rpc { operation, source }
-        } else {
-            ChainError::Disconnected { operation }
-        }
-    }
-}
-
-fn is_node_answer(error: &(dyn std::error::Error + 'static)) -> bool {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        match error.downcast_ref::<subxt::rpcs::Error>() {
-            Some(subxt::rpcs::Error::Client(_) | subxt::rpcs::Error::DisconnectedWillReconnect(_)) => return false,
-            Some(_) => return true,
-            None => next = error.source(),
-        }
-    }
-    true
 }
 
 #[cfg(test)]
@@ -349,47 +355,5 @@ mod tests {
             let error = check_endpoint(endpoint).unwrap_err().to_string();
             assert!(error.starts_with(&format!("chain endpoint: `{endpoint}` ")) && error.contains(part), "{error}");
         }
-    }
-
-    #[test]
-    fn a_lost_connection_is_told_from_a_refusal() {
-        let lost = subxt::rpcs::Error::Client("connection closed".into());
-        assert!(refused("a call")(lost).is_connection_lost());
-        let answered = subxt::rpcs::Error::User(subxt::rpcs::UserError::method_not_found());
-        let error = refused("a call")(answered);
-        assert!(!error.is_connection_lost());
-        assert!(error.chain().contains("Method not found"), "{}", error.chain());
-        let wrapped = subxt::error::BackendError::from(subxt::rpcs::Error::Client("gone".into()));
-        assert!(refused("a call")(wrapped).is_connection_lost());
-    }
-
-    #[tokio::test]
-    async fn a_closed_port_is_reported_with_its_endpoint() {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let endpoint = format!("ws://{}", listener.local_addr().unwrap());
-        drop(listener);
-        let error = SubxtConnect.connect(&endpoint).await.err().unwrap();
-        assert!(error.is_connection_lost());
-        assert!(error.chain().contains(&endpoint) && error.chain().contains("refused"), "{}", error.chain());
-    }
-
-    #[tokio::test]
-    async fn an_endpoint_over_tls_that_speaks_no_tls_is_an_error() {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let endpoint = format!("wss://{}", listener.local_addr().unwrap());
-        let connecting = tokio::spawn(async move { SubxtConnect.connect(&endpoint).await.err() });
-        drop(listener.accept().await.unwrap());
-        let error = connecting.await.unwrap().unwrap();
-        assert!(matches!(error, ChainError::Connect { .. }), "{error}");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_peer_that_accepts_and_says_nothing_is_given_up() {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let endpoint = format!("ws://{}", listener.local_addr().unwrap());
-        let connecting = tokio::spawn(async move { SubxtConnect.connect(&endpoint).await.err() });
-        let _held = listener.accept().await.unwrap();
-        let error = connecting.await.unwrap().unwrap();
-        assert!(matches!(error, ChainError::Connect { .. }), "{error}");
     }
 }

@@ -77,7 +77,7 @@ fn column<T>(field: &'static str, values: Option<Vec<T>>, neurons: usize) -> Res
 }
 
 /// A neuron that never served has an axon of noughts.
-fn to_axon(raw: &RawAxon) -> Option<Axon> {
+pub(crate) fn to_axon(raw: &RawAxon) -> Option<Axon> {
     let ip = ip_from_chain(raw.ip, raw.ip_type)?;
     let axon = Axon { ip, port: raw.port, protocol: raw.protocol.into(), version: raw.version, block: raw.block };
     (raw.port != 0).then_some(axon)
@@ -92,6 +92,7 @@ mod tests {
     use sidecar_util::{AxonProtocol, BlockHash};
 
     use super::*;
+    use crate::plan::MetagraphPlan;
 
     const HEAD: Head = Head { number: 7, hash: BlockHash([7; 32]) };
 
@@ -179,11 +180,17 @@ mod tests {
         }
     }
 
-    fn decode<T: TypeInfo + Encode + 'static>(value: &T) -> RawMetagraph {
+    /// Decodes by name, and checks that the fast way reads the same.
+    fn decode<T: TypeInfo + Encode + Clone + 'static>(value: &T) -> RawMetagraph {
         let mut registry = Registry::new();
-        let id = registry.register_type(&MetaType::new::<T>()).id;
+        let id = registry.register_type(&MetaType::new::<Option<T>>()).id;
         let types: PortableRegistry = registry.into();
-        RawMetagraph::decode_as_type(&mut &*value.encode(), id, &types).unwrap()
+        let bytes = Some(value.clone()).encode();
+        let by_name = Option::<RawMetagraph>::decode_as_type(&mut &*bytes, id, &types).unwrap();
+        let plan = MetagraphPlan::of(&types, id).expect("the fast way knows every form that is in use");
+        assert_eq!(plan.read(&types, &bytes).unwrap(), by_name);
+        assert_eq!(plan.read(&types, &[0]).unwrap(), None);
+        by_name.unwrap()
     }
 
     #[test]
@@ -229,12 +236,40 @@ mod tests {
         #[test]
         fn no_answer_makes_the_decoder_panic(bytes: Vec<u8>) {
             let mut registry = Registry::new();
-            let chain = MetaType::new::<SelectiveMetagraph<Compact<u16>, Compact<u64>, Compact<u16>>>();
+            let chain = MetaType::new::<Option<SelectiveMetagraph<Compact<u16>, Compact<u64>, Compact<u16>>>>();
             let id = registry.register_type(&chain).id;
             let types: PortableRegistry = registry.into();
-            if let Ok(raw) = RawMetagraph::decode_as_type(&mut &*bytes, id, &types) {
+            let by_name = Option::<RawMetagraph>::decode_as_type(&mut &*bytes, id, &types);
+            if let Ok(Some(raw)) = by_name {
                 let _ = to_metagraph(NetUid(1), HEAD, raw, &[]);
             }
+            let _ = MetagraphPlan::of(&types, id).unwrap().read(&types, &bytes);
+        }
+
+        /// Also where every number takes another number of bytes, and where fields are cut off in the middle.
+        #[test]
+        fn the_fast_way_reads_what_decoding_by_name_reads(
+            numbers in proptest::collection::vec(any::<u64>(), 0..40),
+            shift in 0..64_u32,
+            shares in proptest::collection::vec(any::<u16>(), 0..40),
+            cut in any::<proptest::sample::Index>(),
+        ) {
+            let compact: Vec<_> = numbers.iter().map(|number| Compact(number >> shift)).collect();
+            let mut value = chain_struct(Compact(1u16), Compact::<u64>, Compact::<u16>);
+            value.last_update = Some(compact.clone());
+            value.total_stake = Some(compact.clone());
+            value.emission = Some(compact);
+            value.dividends = Some(shares.into_iter().map(Compact).collect());
+            value.active = None;
+            decode(&value);
+
+            let mut registry = Registry::new();
+            let chain = MetaType::new::<Option<SelectiveMetagraph<Compact<u16>, Compact<u64>, Compact<u16>>>>();
+            let id = registry.register_type(&chain).id;
+            let types: PortableRegistry = registry.into();
+            let whole = Some(value).encode();
+            let part = &whole[..cut.index(whole.len())];
+            prop_assert!(MetagraphPlan::of(&types, id).unwrap().read(&types, part).is_err());
         }
     }
 }

@@ -51,6 +51,49 @@ pub enum ChainError {
         #[source]
         source: Cause,
     },
+    /// The endpoint was asked too often.
+    #[error("too many requests for {operation}: {said}; use an endpoint of your own, or wait")]
+    RateLimited {
+        /// The call.
+        operation: &'static str,
+        /// What the endpoint said.
+        said: String,
+        /// How long it asked to wait, if it did.
+        retry_after: Option<Duration>,
+    },
+    /// The node no longer has the state of that block.
+    #[error(
+        "the node no longer has the state for {operation} ({said}): configure an archive endpoint \
+         (`archive_endpoints`), or ask for a newer block"
+    )]
+    StateDiscarded {
+        /// The call.
+        operation: &'static str,
+        /// What the node said.
+        said: String,
+    },
+    /// The chain has no such block.
+    #[error("the chain has no block {block}: it is not made yet, or this node is not there yet")]
+    NoBlock {
+        /// The number or the hash that was asked for.
+        block: String,
+    },
+    /// This runtime does not have what was asked for.
+    #[error(
+        "the chain's runtime (spec version {spec_version}) has no {what}: ask for a block of a runtime that has it"
+    )]
+    Unsupported {
+        /// What was asked for.
+        what: String,
+        /// Version of the runtime in force.
+        spec_version: u32,
+    },
+    /// No endpoint is connected.
+    #[error("no chain endpoint is connected: {problem}")]
+    NotConnected {
+        /// Why.
+        problem: String,
+    },
     /// The answer does not have the shape that the chain's metadata or the subnet promises.
     #[error("could not decode {what}")]
     Decode {
@@ -66,6 +109,21 @@ impl ChainError {
     /// Whether the connection is of no further use.
     pub fn is_connection_lost(&self) -> bool {
         matches!(self, Self::Endpoint { .. } | Self::Connect { .. } | Self::Disconnected { .. } | Self::Timeout { .. })
+    }
+
+    /// Whether the endpoint asks for fewer requests.
+    pub fn is_rate_limited(&self) -> bool {
+        matches!(self, Self::RateLimited { .. })
+    }
+
+    /// Whether an archive node could answer.
+    pub fn is_state_discarded(&self) -> bool {
+        matches!(self, Self::StateDiscarded { .. })
+    }
+
+    /// Whether the same call may succeed later or elsewhere.
+    pub fn is_retryable(&self) -> bool {
+        self.is_connection_lost() || self.is_rate_limited() || matches!(self, Self::NotConnected { .. })
     }
 
     /// Whether the chain answered with something this version cannot read.
@@ -129,6 +187,16 @@ pub enum ChainProblem {
         /// What and where.
         error: String,
     },
+    /// Every endpoint that works wants fewer requests.
+    RateLimited {
+        /// The endpoint asked last.
+        endpoint: String,
+    },
+    /// Blocks come, but none of them becomes final.
+    FinalityStalled {
+        /// The last final block.
+        block: u64,
+    },
     /// The node answers, but brought no new block for three block times.
     Stale {
         /// The newest block seen.
@@ -147,6 +215,8 @@ impl ChainProblem {
             Self::SubnetMissing { .. } => "SubnetMissing",
             Self::Refused { .. } => "RequestRefused",
             Self::Decode { .. } => "DecodeFailed",
+            Self::RateLimited { .. } => "RateLimited",
+            Self::FinalityStalled { .. } => "FinalityStalled",
             Self::Stale { .. } => "NoNewBlock",
         }
     }
@@ -160,7 +230,11 @@ impl ChainProblem {
     pub(crate) fn of(endpoint: &str, error: &ChainError) -> Self {
         match error {
             ChainError::Decode { .. } => Self::Decode { error: error.chain() },
-            ChainError::Rpc { .. } => Self::Refused { error: error.chain() },
+            ChainError::Rpc { .. }
+            | ChainError::StateDiscarded { .. }
+            | ChainError::NoBlock { .. }
+            | ChainError::Unsupported { .. } => Self::Refused { error: error.chain() },
+            ChainError::RateLimited { .. } => Self::RateLimited { endpoint: endpoint.to_owned() },
             _ => Self::EndpointDown { endpoint: endpoint.to_owned(), error: error.chain() },
         }
     }
@@ -191,6 +265,16 @@ impl std::fmt::Display for ChainProblem {
             Self::Decode { error } => write!(
                 f,
                 "an answer of the chain could not be read: {error}; upgrade Mycelium to a version that knows this runtime"
+            ),
+            Self::RateLimited { endpoint } => write!(
+                f,
+                "chain endpoint `{endpoint}` wants fewer requests: it is asked once a second at most; configure another \
+                 endpoint, or a node of your own"
+            ),
+            Self::FinalityStalled { block } => write!(
+                f,
+                "no block after block {block} became final although new ones come: the chain's validators do not agree, \
+                 or its node lost its peers"
             ),
             Self::Stale { block } => {
                 write!(f, "no new block came after block {block}: the chain stands still or its node lost its peers")

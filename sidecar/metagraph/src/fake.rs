@@ -19,6 +19,8 @@ pub struct FakeChain {
     state: Arc<Mutex<State>>,
     /// Announces blocks; the count tells apart connections that were dropped.
     heads: watch::Sender<(Head, u64)>,
+    /// Announces final blocks.
+    finalized: watch::Sender<Head>,
 }
 
 #[derive(Debug)]
@@ -44,6 +46,10 @@ pub struct Faults {
     pub fail_calls: u32,
     /// Metagraph answers cannot be decoded.
     pub undecodable: bool,
+    /// Blocks come, but none becomes final.
+    pub finality_stall: bool,
+    /// Calls are answered with a complaint about too many requests.
+    pub rate_limit: bool,
 }
 
 impl FakeChain {
@@ -59,7 +65,8 @@ impl FakeChain {
             connections: 0,
             metagraph_calls: 0,
         };
-        Self { state: Arc::new(Mutex::new(state)), heads: watch::Sender::new((head(1), 0)) }
+        let (heads, finalized) = (watch::Sender::new((head(1), 0)), watch::Sender::new(head(1)));
+        Self { state: Arc::new(Mutex::new(state)), heads, finalized }
     }
 
     /// Another genesis.
@@ -76,7 +83,7 @@ impl FakeChain {
         self
     }
 
-    /// Makes and announces a block.
+    /// Makes and announces a block, which is final at once.
     pub fn advance(&self) {
         let number = self.heads.borrow().0.number + 1;
         self.set_block(number);
@@ -84,7 +91,28 @@ impl FakeChain {
 
     /// Goes to a block, whichever came before.
     pub fn set_block(&self, number: u64) {
-        self.heads.send_modify(|(current, _)| *current = head(number));
+        self.set_head(head(number));
+    }
+
+    /// Puts another block in the place of the best one, which is not final and never was.
+    pub fn reorganise(&self) -> Head {
+        let mut other = self.heads.borrow().0;
+        other.hash.0[31] = other.hash.0[31].wrapping_add(1);
+        self.heads.send_modify(|(current, _)| *current = other);
+        other
+    }
+
+    /// Makes the best block final.
+    pub fn finalize(&self) {
+        let best = self.heads.borrow().0;
+        self.finalized.send_replace(best);
+    }
+
+    fn set_head(&self, head: Head) {
+        self.heads.send_modify(|(current, _)| *current = head);
+        if !self.state.lock().faults.finality_stall {
+            self.finalize();
+        }
     }
 
     /// Changes the subnet; `None` removes it. Seen from the next call on.
@@ -114,9 +142,12 @@ impl FakeChain {
 
     async fn answer(&self, generation: u64, operation: &'static str) -> Result<(), ChainError> {
         if self.state.lock().faults.hang {
-            let after = crate::client::CALL_DEADLINE;
+            let after = crate::rpc::CALL_DEADLINE;
             tokio::time::sleep(after).await;
             return Err(ChainError::Timeout { operation, after });
+        }
+        if self.state.lock().faults.rate_limit {
+            return Err(ChainError::RateLimited { operation, said: "429".into(), retry_after: None });
         }
         if self.heads.borrow().1 == generation { Ok(()) } else { Err(ChainError::Disconnected { operation }) }
     }
@@ -154,6 +185,36 @@ pub fn head(number: u64) -> Head {
 struct Connection {
     chain: FakeChain,
     generation: u64,
+}
+
+impl Connection {
+    /// One of the two heads, beginning with the one that is there already.
+    fn follow(&self, head: fn(&FakeChain) -> Head) -> Heads {
+        let (chain, generation) = (self.chain.clone(), self.generation);
+        // Both are watched: a connection that is dropped ends the final heads as well.
+        let (heads, finalized) = (chain.heads.subscribe(), chain.finalized.subscribe());
+        let next = move |(mut heads, mut finalized, last): (watch::Receiver<_>, watch::Receiver<_>, Option<Head>)| {
+            let chain = chain.clone();
+            async move {
+                loop {
+                    heads.mark_unchanged();
+                    finalized.mark_unchanged();
+                    if chain.heads.borrow().1 != generation {
+                        return None;
+                    }
+                    let now = head(&chain);
+                    if last != Some(now) && !chain.state.lock().faults.hang {
+                        return Some((Ok(now), (heads, finalized, Some(now))));
+                    }
+                    tokio::select! {
+                        changed = heads.changed() => changed.ok()?,
+                        changed = finalized.changed() => changed.ok()?,
+                    }
+                }
+            }
+        };
+        stream::unfold((heads, finalized, None), next).boxed()
+    }
 }
 
 #[async_trait]
@@ -204,31 +265,18 @@ impl ChainSource for Connection {
     }
 
     async fn finalized_head(&self) -> Result<Head, ChainError> {
-        self.head().await
+        self.chain.answer(self.generation, "the finalised head").await?;
+        Ok(*self.chain.finalized.borrow())
     }
 
     async fn heads(&self) -> Result<Heads, ChainError> {
         self.chain.answer(self.generation, "the subscription of new heads").await?;
-        let mut heads = self.chain.heads.subscribe();
-        let last = heads.borrow_and_update().0;
-        let (generation, state) = (self.generation, self.chain.state.clone());
-        let next = move |(mut heads, mut last): (watch::Receiver<(Head, u64)>, Head)| {
-            let state = state.clone();
-            async move {
-                loop {
-                    heads.changed().await.ok()?;
-                    let (head, now) = *heads.borrow_and_update();
-                    if now != generation {
-                        return None;
-                    }
-                    if head != last && !state.lock().faults.hang {
-                        last = head;
-                        return Some((Ok(head), (heads, last)));
-                    }
-                }
-            }
-        };
-        Ok(stream::unfold((heads, last), next).boxed())
+        Ok(self.follow(|chain| chain.heads.borrow().0))
+    }
+
+    async fn finalized_heads(&self) -> Result<Heads, ChainError> {
+        self.chain.answer(self.generation, "the subscription of finalised heads").await?;
+        Ok(self.follow(|chain| *chain.finalized.borrow()))
     }
 
     async fn metagraph(&self, netuid: NetUid, at: Head) -> Result<Option<Metagraph>, ChainError> {

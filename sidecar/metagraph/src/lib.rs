@@ -5,16 +5,26 @@
 
 mod client;
 mod convert;
+mod endpoints;
 mod error;
-mod live_config;
+mod pace;
+mod plan;
 mod querier;
 mod queries;
+mod reads;
+mod rpc;
+mod runtime;
 mod source;
 
 pub mod fake;
 pub mod keys;
 
-pub use client::{CALL_DEADLINE, CONNECT_DEADLINE, SubxtConnect, check_endpoint};
+pub use client::{Connection, SubxtConnect, check_endpoint};
+pub use endpoints::{EndpointHealth, EndpointState, FailureClass};
 pub use error::{Cause, ChainError, ChainProblem};
-pub use querier::{ChainConfig, ChainView, Querier, QuerierHandle};
-pub use source::{ChainSource, Connect, Head, Heads};
+pub use pace::Pace;
+pub use querier::{ChainConfig, ChainView, MetagraphUpdate, Querier, QuerierHandle, Updates};
+pub use reads::{At, READ_DEADLINE, Reads};
+pub use rpc::{CALL_DEADLINE, CONNECT_DEADLINE};
+pub use runtime::RuntimeConfig;
+pub use source::{ChainSource, Connect, Head, Heads, Probe};

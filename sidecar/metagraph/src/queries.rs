@@ -20,7 +20,7 @@ pub(crate) const SLOT_DURATION: (&str, &str) = ("Aura", "SlotDuration");
 pub(crate) const METAGRAPH_FIELDS: [u16; 17] = [8, 9, 10, 52, 53, 55, 56, 57, 59, 60, 61, 62, 63, 66, 67, 68, 69];
 
 /// The chain's `SelectiveMetagraph`, cut down to [`METAGRAPH_FIELDS`]. What was not asked for is `None` there.
-#[derive(Debug, Default, Clone, DecodeAsType)]
+#[derive(Debug, Default, Clone, PartialEq, DecodeAsType)]
 pub(crate) struct RawMetagraph {
     pub(crate) tempo: Option<u16>,
     pub(crate) last_step: Option<u64>,
@@ -42,7 +42,7 @@ pub(crate) struct RawMetagraph {
 }
 
 /// The chain's `AxonInfo`, without its placeholders.
-#[derive(Debug, Default, Clone, DecodeAsType)]
+#[derive(Debug, Default, Clone, PartialEq, DecodeAsType)]
 pub(crate) struct RawAxon {
     pub(crate) block: u64,
     pub(crate) version: u32,

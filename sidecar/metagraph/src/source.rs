@@ -8,6 +8,8 @@ use futures::stream::BoxStream;
 use sidecar_util::{BlockHash, Metagraph, NetUid};
 
 use crate::ChainError;
+use crate::client::Connection;
+use crate::pace::Pace;
 
 /// A block: its number and its hash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -18,7 +20,7 @@ pub struct Head {
     pub hash: BlockHash,
 }
 
-/// Blocks as they are imported; the stream ends when the connection does.
+/// Blocks, beginning with the one that is the newest already. When the connection ends, an error is the last item.
 pub type Heads = BoxStream<'static, Result<Head, ChainError>>;
 
 /// One live connection to one endpoint of a chain.
@@ -46,8 +48,25 @@ pub trait ChainSource: Send + Sync {
     /// Best blocks from now on.
     async fn heads(&self) -> Result<Heads, ChainError>;
 
+    /// Final blocks from now on. Some may be skipped when several become final at once.
+    async fn finalized_heads(&self) -> Result<Heads, ChainError>;
+
     /// The subnet at a block; `None` where the chain has no such subnet.
     async fn metagraph(&self, netuid: NetUid, at: Head) -> Result<Option<Metagraph>, ChainError>;
+
+    /// The connection behind it, for reads and extrinsics beyond this trait; a source in memory has none.
+    fn connection(&self) -> Option<Connection> {
+        None
+    }
+}
+
+/// What a short look at an endpoint shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Probe {
+    /// Hash of block 0 there.
+    pub genesis_hash: BlockHash,
+    /// Number of the best block there.
+    pub best: u64,
 }
 
 /// Makes connections.
@@ -55,4 +74,15 @@ pub trait ChainSource: Send + Sync {
 pub trait Connect: Send + Sync {
     /// Connects to one endpoint, within a deadline.
     async fn connect(&self, endpoint: &str) -> Result<Arc<dyn ChainSource>, ChainError>;
+
+    /// The same at the pace that the endpoint allows, which several connections share.
+    async fn connect_paced(&self, endpoint: &str, _pace: Arc<Pace>) -> Result<Arc<dyn ChainSource>, ChainError> {
+        self.connect(endpoint).await
+    }
+
+    /// Looks whether an endpoint works, without all that a connection to stay needs.
+    async fn probe(&self, endpoint: &str, pace: Arc<Pace>) -> Result<Probe, ChainError> {
+        let source = self.connect_paced(endpoint, pace).await?;
+        Ok(Probe { genesis_hash: source.genesis_hash(), best: source.head().await?.number })
+    }
 }

@@ -95,6 +95,7 @@ impl Devchain {
     fn config(&self) -> ChainConfig {
         ChainConfig {
             endpoints: vec![self.endpoint.clone()],
+            archive_endpoints: vec![],
             netuid: NETUID,
             genesis_hash: Some(self.genesis_hash),
             min_interval: Duration::from_millis(100),

@@ -1,3 +1,4 @@
+use std::collections::BTreeSet;
 use std::io::Read as _;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -59,6 +60,7 @@ impl Bench {
         let network = NetworkConfig {
             network: "default".into(),
             endpoints: vec!["ws://chain:9944".into()],
+            archive_endpoints: vec![],
             netuid: NetUid(1),
             genesis_hash: None,
             local: true,
@@ -69,6 +71,7 @@ impl Bench {
         };
         let config = ChainConfig {
             endpoints: network.endpoints.clone(),
+            archive_endpoints: vec![],
             netuid: network.netuid,
             genesis_hash: None,
             min_interval: ChainConfig::MIN_INTERVAL,
@@ -563,13 +566,20 @@ impl ChainReads for Echo {
         Err(ReadFailure::Absent(format!("block {block:?} is not there")))
     }
 
-    async fn identities(&self, _: Option<u64>) -> Result<IdentitiesBody, ReadFailure> {
+    async fn identities(&self, _: BTreeSet<Coldkey>, _: Option<u64>) -> Result<IdentitiesBody, ReadFailure> {
         Err(ReadFailure::Chain { reason: "EndpointDown", detail: "gone".into() })
     }
 
     async fn balance(&self, coldkey: Coldkey, block: Option<u64>) -> Result<BalanceBody, ReadFailure> {
         let block = block.unwrap_or(7);
-        Ok(BalanceBody { coldkey, block, block_hash: BlockHash::default(), free: tao("1.5"), reserved: Tao::ZERO })
+        Ok(BalanceBody {
+            coldkey,
+            block,
+            block_hash: BlockHash::default(),
+            free: tao("1.5"),
+            reserved: Tao::ZERO,
+            frozen: Tao::ZERO,
+        })
     }
 }
 
@@ -587,9 +597,9 @@ async fn what_is_read_from_the_chain_is_asked_and_answered_as_described() {
     assert_eq!(bench.problem("/v1/identities").await.1, "urn:mycelium:chain-unavailable");
     let (_, _, body) = bench.get(&format!("/v1/balances/{}", ss58(OWN))).await;
     golden("balance.json", &body);
-    // Without a chain client that reads them they are refused, not made up.
+    // A chain that does not answer is said to be so.
     let bench = Bench::synced().await;
-    assert_eq!(bench.problem("/v1/weights").await.1, "urn:mycelium:not-offered");
+    assert_eq!(bench.problem("/v1/weights").await.1, "urn:mycelium:chain-unavailable");
 }
 
 #[tokio::test(start_paused = true)]

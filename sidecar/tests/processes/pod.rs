@@ -160,6 +160,7 @@ pub(crate) fn network(chain: &Devchain) -> NetworkConfig {
     NetworkConfig {
         network: "test".into(),
         endpoints: vec![chain.endpoint()],
+        archive_endpoints: vec![],
         netuid: NetUid(1),
         genesis_hash: chain.genesis_hash,
         local: true,

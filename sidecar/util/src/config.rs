@@ -15,8 +15,12 @@ use crate::{BlockHash, Hotkey, NetUid, Tao};
 pub struct NetworkConfig {
     /// Name of the Network.
     pub network: String,
-    /// WebSocket endpoints of the chain, tried in this order.
+    /// WebSocket endpoints of the chain, in the order of preference.
     pub endpoints: Vec<String>,
+    /// WebSocket endpoints of nodes that keep the state of all blocks; asked only for blocks that the others have
+    /// forgotten.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub archive_endpoints: Vec<String>,
     /// The subnet.
     pub netuid: NetUid,
     /// The chain must have this genesis; a sidecar refuses any other.

@@ -6,11 +6,13 @@
 mod account;
 mod amount;
 mod axon;
+mod diff;
 mod error;
 mod ids;
 mod neuron;
 mod schema;
 
+pub mod chain;
 pub mod config;
 pub mod http;
 
@@ -20,6 +22,7 @@ pub use axon::{
     Axon, AxonProtocol, PortRange, check_port, check_public_ip, ip_from_chain, ip_from_chain_text, ip_to_chain,
     ip_to_chain_text, is_public_ip,
 };
+pub use diff::{MetagraphDiff, NeuronChange, NeuronField, OtherMetagraph};
 pub use error::ValueError;
 pub use ids::{BlockHash, NetUid, Uid};
 pub use neuron::{Metagraph, Neuron, Score};

@@ -18,6 +18,7 @@ fn chain() -> FakeChain {
 fn config(endpoints: &[&str]) -> ChainConfig {
     ChainConfig {
         endpoints: endpoints.iter().map(ToString::to_string).collect(),
+        archive_endpoints: vec![],
         netuid: NETUID,
         genesis_hash: None,
         min_interval: ChainConfig::MIN_INTERVAL,
@@ -90,7 +91,7 @@ async fn the_metagraph_stays_while_the_chain_is_down_and_the_chain_is_found_agai
     chain.set_faults(Faults::default());
     let down = Instant::now();
     synced(&querier).await;
-    assert!(down.elapsed() <= BACKOFF.1, "{:?}", down.elapsed());
+    assert!(down.elapsed() <= crate::endpoints::BACKOFF.1, "{:?}", down.elapsed());
 }
 
 #[tokio::test(start_paused = true)]
@@ -261,4 +262,165 @@ async fn a_caller_of_a_chain_that_is_down_gets_the_problem() {
     let querier = spawn(&chain);
     problem(&querier, "EndpointDown").await;
     assert_eq!(querier.handle().refresh().await.unwrap_err().reason(), "EndpointDown");
+}
+
+#[tokio::test(start_paused = true)]
+async fn finality_that_stands_still_is_told_from_a_chain_that_does() {
+    let chain = chain();
+    let querier = spawn(&chain);
+    synced(&querier).await;
+    chain.set_faults(Faults { finality_stall: true, ..Faults::default() });
+    chain.set_neurons(Some(neurons(2)));
+    let start = Instant::now();
+    let blocks = async {
+        loop {
+            tokio::time::sleep(Duration::from_secs(12)).await;
+            chain.advance();
+        }
+    };
+    let view = tokio::select! {
+        view = problem(&querier, "FinalityStalled") => view,
+        () = blocks => unreachable!("blocks go on"),
+    };
+    assert_eq!(start.elapsed().as_secs(), 132, "ten block times after the first block that is not final");
+    assert_eq!((view.block, view.finalized_block, stake(&view)), (Some(1), Some(1), 1), "the last final one stays");
+    assert!(view.best_block >= Some(11), "{view:?}");
+    assert!(view.problem.as_ref().unwrap().to_string().contains("after block 1"), "{:?}", view.problem);
+    chain.set_faults(Faults::default());
+    chain.finalize();
+    let view = synced(&querier).await;
+    assert_eq!((view.block, stake(&view)), (Some(12), 2));
+    assert_eq!(chain.connections(), 1, "the only endpoint is not left for that");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_block_that_is_replaced_is_never_published() {
+    let chain = chain();
+    let querier = spawn(&chain);
+    synced(&querier).await;
+    let mut watch = querier.watch();
+    watch.mark_unchanged();
+    chain.set_faults(Faults { finality_stall: true, ..Faults::default() });
+    chain.advance();
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let other = chain.reorganise();
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert!(!watch.has_changed().unwrap(), "{:?}", watch.borrow());
+    chain.finalize();
+    watch.changed().await.unwrap();
+    assert_eq!(watch.borrow().metagraph.as_ref().unwrap().block_hash, other.hash);
+}
+
+#[tokio::test(start_paused = true)]
+async fn new_blocks_are_in_the_view_and_wake_nobody() {
+    let chain = chain();
+    let querier = spawn(&chain);
+    synced(&querier).await;
+    chain.set_faults(Faults { finality_stall: true, ..Faults::default() });
+    let mut watch = querier.watch();
+    watch.mark_unchanged();
+    chain.advance();
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    assert!(!watch.has_changed().unwrap());
+    assert_eq!((querier.view().best_block, querier.view().finalized_block), (Some(2), Some(1)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_preferred_endpoint_is_taken_back_once_it_is_well_again() {
+    let (first, second) = (chain(), chain());
+    let network = BTreeMap::from([("ws://a".to_owned(), first.clone()), ("ws://b".to_owned(), second.clone())]);
+    let querier = Querier::spawn_with(config(&["ws://a", "ws://b"]), Arc::new(network));
+    let heartbeat = async |wanted: &str| {
+        let start = Instant::now();
+        while querier.view().endpoint.as_deref() != Some(wanted) {
+            assert!(start.elapsed() < Duration::from_mins(10), "{:?}", querier.view());
+            tokio::time::sleep(Duration::from_secs(12)).await;
+            first.advance();
+            second.advance();
+        }
+        start.elapsed()
+    };
+    synced(&querier).await;
+    first.set_faults(Faults { refuse: true, ..Faults::default() });
+    first.drop_connections();
+    until(&querier, "at b", |view| view.endpoint.as_deref() == Some("ws://b")).await;
+    first.set_faults(Faults::default());
+    let took = heartbeat("ws://a").await;
+    assert!(took >= 2 * PROBE_INTERVAL && took <= 5 * PROBE_INTERVAL, "{took:?}");
+    let health = querier.handle().endpoints();
+    assert_eq!(health[0].state, crate::EndpointState::InUse);
+    assert_eq!(health[1].last_failure, None, "leaving it was no failure of its own");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rate_limited_endpoint_is_left_for_another_and_kept_where_there_is_none() {
+    let (first, second) = (chain(), chain());
+    let network = BTreeMap::from([("ws://a".to_owned(), first.clone()), ("ws://b".to_owned(), second)]);
+    let querier = Querier::spawn_with(config(&["ws://a", "ws://b"]), Arc::new(network));
+    synced(&querier).await;
+    first.set_faults(Faults { rate_limit: true, ..Faults::default() });
+    first.advance();
+    let view = until(&querier, "at b", |view| view.endpoint.as_deref() == Some("ws://b")).await;
+    assert_eq!(view.endpoints[0].last_failure, Some(FailureClass::RateLimited));
+
+    let alone = chain();
+    let querier = spawn(&alone);
+    synced(&querier).await;
+    alone.set_faults(Faults { rate_limit: true, ..Faults::default() });
+    alone.advance();
+    problem(&querier, "RateLimited").await;
+    assert_eq!(alone.connections(), 1);
+    alone.set_faults(Faults::default());
+    synced(&querier).await;
+    assert_eq!(alone.connections(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn updates_begin_with_the_whole_and_go_on_with_what_changed() {
+    let chain = chain();
+    let querier = spawn(&chain);
+    let mut updates = querier.handle().updates();
+    let first = updates.next().await.unwrap();
+    assert_eq!((first.metagraph.block, &first.diff), (1, &None));
+    chain.set_neurons(Some(vec![neurons(2).remove(0), neuron(1, [2; 32].into(), Tao::from_rao(3))]));
+    chain.advance();
+    let second = updates.next().await.unwrap();
+    let diff = second.diff.as_ref().unwrap();
+    assert_eq!(diff.apply(&first.metagraph).unwrap(), *second.metagraph);
+    assert_eq!((diff.added.len(), diff.changed.len(), diff.removed.len()), (1, 1, 0));
+    let stakes = [sidecar_util::NeuronField::TotalStake, sidecar_util::NeuronField::AlphaStake];
+    assert_eq!(diff.changed[0].fields, stakes);
+
+    // A reader that comes later begins with the whole too.
+    let mut late = querier.handle().updates();
+    let whole = late.next().await.unwrap();
+    assert_eq!((whole.metagraph.block, &whole.diff), (2, &None));
+    querier.shutdown().await;
+    assert_eq!(late.next().await, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reader_of_updates_that_falls_behind_gets_the_whole_again() {
+    let chain = chain();
+    let querier = spawn(&chain);
+    let mut updates = querier.handle().updates();
+    let mut has = Metagraph::clone(&updates.next().await.unwrap().metagraph);
+    for block in 2..100 {
+        chain.set_neurons(Some(neurons(block)));
+        chain.advance();
+        until(&querier, "at the block", |view| view.block == Some(block)).await;
+    }
+    let mut wholes = 0;
+    while has.block < 99 {
+        let update = updates.next().await.unwrap();
+        has = match &update.diff {
+            Some(diff) => diff.apply(&has).unwrap(),
+            None => {
+                wholes += 1;
+                Metagraph::clone(&update.metagraph)
+            }
+        };
+        assert_eq!(has, *update.metagraph);
+    }
+    assert_eq!(wholes, 1);
 }
