@@ -172,7 +172,7 @@ impl Connection {
 
     /// The hash of the block with this number on the best chain.
     pub(crate) async fn hash_of(&self, block: u64) -> Result<BlockHash, ChainError> {
-        block_hash(&self.inner.rpc, block).await?.ok_or_else(|| no_block(block))
+        block_hash(&self.inner.rpc, block).await?.ok_or_else(|| no_block(block.to_string()))
     }
 
     /// Two calls, at the same time.
@@ -333,8 +333,8 @@ async fn header(rpc: &Rpc, operation: &'static str, hash: Option<BlockHash>) -> 
     header.ok_or_else(|| no_block(hash.map_or_else(|| "at its head".to_owned(), |hash| hash.to_string())))
 }
 
-fn no_block(block: impl ToString) -> ChainError {
-    ChainError::NoBlock { block: block.to_string() }
+fn no_block(block: impl Into<String>) -> ChainError {
+    ChainError::NoBlock { block: block.into() }
 }
 
 pub(crate) fn undecodable<E: Into<Cause>>(what: &'static str) -> impl Fn(E) -> ChainError {

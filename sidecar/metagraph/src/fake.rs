@@ -37,6 +37,7 @@ struct State {
 
 /// What goes wrong until it is set otherwise.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each fault is on or off, in any combination")]
 pub struct Faults {
     /// New connections are refused.
     pub refuse: bool,

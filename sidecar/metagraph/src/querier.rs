@@ -129,7 +129,7 @@ pub struct MetagraphUpdate {
 #[derive(Debug)]
 pub struct Updates {
     view: watch::Receiver<Arc<ChainView>>,
-    updates: broadcast::Receiver<Arc<MetagraphUpdate>>,
+    received: broadcast::Receiver<Arc<MetagraphUpdate>>,
     /// The block that the reader has, to skip what it has already.
     has: Option<BlockHash>,
     /// Whether the reader missed some.
@@ -152,7 +152,7 @@ impl Updates {
                     return Some(Arc::new(MetagraphUpdate { metagraph, diff: None }));
                 }
             }
-            match self.updates.recv().await {
+            match self.received.recv().await {
                 Ok(update) => match &update.diff {
                     // What the whole one contained already.
                     Some(diff) if Some(diff.from_hash) != self.has && self.has.is_some() => {}
@@ -283,7 +283,7 @@ impl QuerierHandle {
             // The querier has ended, and so have its updates.
             None => broadcast::channel(1).1,
         };
-        Updates { view: self.view.clone(), updates, has: None, whole: true }
+        Updates { view: self.view.clone(), received: updates, has: None, whole: true }
     }
 
     /// Reads of anything else on the same chain, over the same connection.

@@ -33,7 +33,7 @@ use crate::runtime::RuntimesOfBlock;
 use crate::source::{ChainSource as _, Head};
 
 /// Time for one read. A whole matrix is a few pages of a thousand rows; each page has the deadline of a call.
-pub const READ_DEADLINE: Duration = Duration::from_secs(60);
+pub const READ_DEADLINE: Duration = Duration::from_mins(1);
 
 /// Mechanisms and netuids share 16 bits of a storage index: so many netuids to a mechanism.
 const NETUIDS_PER_MECHANISM: u16 = 4096;
@@ -86,7 +86,9 @@ impl Reads {
 
     /// Permits, trust, incentive, stakes and axons of a whole subnet; `None` where there is no such subnet.
     pub async fn metagraph(&self, netuid: NetUid, at: At) -> Result<Option<Metagraph>, ChainError> {
-        let read = async |block: &Block| block.connection.metagraph_with(&block.runtimes, netuid, block.head).await;
+        let read = move |block: Block| async move {
+            block.connection.metagraph_with(&block.runtimes, netuid, block.head).await
+        };
         Ok(self.read(at, read).await?.value)
     }
 
@@ -124,7 +126,7 @@ impl Reads {
 
     /// What the owner of a coldkey says about itself.
     pub async fn identity(&self, coldkey: Coldkey, at: At) -> Result<AtBlock<Option<Identity>>, ChainError> {
-        let read = async |block: &Block| {
+        let read = move |block: Block| async move {
             let raw: Option<RawIdentity> =
                 block.value("the identity", ("SubtensorModule", "IdentitiesV2"), (*coldkey.as_bytes(),)).await?;
             Ok(raw.map(|raw| Identity {
@@ -142,7 +144,7 @@ impl Reads {
 
     /// What the owner of a subnet says about it.
     pub async fn subnet_identity(&self, netuid: NetUid, at: At) -> Result<AtBlock<Option<SubnetIdentity>>, ChainError> {
-        let read = async |block: &Block| {
+        let read = move |block: Block| async move {
             let entry = ("SubtensorModule", "SubnetIdentitiesV3");
             let raw: Option<RawSubnetIdentity> = block.value("the subnet's identity", entry, (netuid.0,)).await?;
             Ok(raw.map(|raw| SubnetIdentity {
@@ -166,7 +168,7 @@ impl Reads {
         netuid: NetUid,
         at: At,
     ) -> Result<AtBlock<Option<Hyperparameters>>, ChainError> {
-        let read = async |block: &Block| {
+        let read = move |block: Block| async move {
             let (version, method) = block.hyperparameters_method()?;
             let call = ("SubnetInfoRuntimeApi", method.as_str());
             let answer: Option<Value> = block.call("the hyperparameters", call, (netuid.0,)).await?;
@@ -180,7 +182,7 @@ impl Reads {
 
     /// What an account has; nothing where it does not exist.
     pub async fn balance(&self, coldkey: Coldkey, at: At) -> Result<AtBlock<Balance>, ChainError> {
-        let read = async |block: &Block| {
+        let read = move |block: Block| async move {
             let raw: Option<RawAccount> =
                 block.value("the balance", ("System", "Account"), (*coldkey.as_bytes(),)).await?;
             Ok(raw.map_or_else(Balance::default, |raw| Balance {
@@ -201,7 +203,7 @@ impl Reads {
         netuid: NetUid,
         at: At,
     ) -> Result<AtBlock<Option<Stake>>, ChainError> {
-        let read = async |block: &Block| {
+        let read = move |block: Block| async move {
             let call = ("StakeInfoRuntimeApi", "get_stake_info_for_hotkey_coldkey_netuid");
             let arguments = (*hotkey.as_bytes(), *coldkey.as_bytes(), netuid.0);
             let raw: Option<RawStake> = block.call("the stake", call, arguments).await?;
@@ -224,7 +226,7 @@ impl Reads {
         hotkey: Hotkey,
         at: At,
     ) -> Result<AtBlock<Option<Commitment>>, ChainError> {
-        let read = async |block: &Block| {
+        let read = move |block: Block| async move {
             let raw: Option<Value> = block.value("the commitment", COMMITMENTS, (netuid.0, *hotkey.as_bytes())).await?;
             raw.map(|raw| commitment(hotkey, &raw)).transpose()
         };
@@ -233,7 +235,7 @@ impl Reads {
 
     /// What all neurons of a subnet published, in the order of hotkeys.
     pub async fn commitments(&self, netuid: NetUid, at: At) -> Result<AtBlock<Vec<Commitment>>, ChainError> {
-        let read = async |block: &Block| {
+        let read = move |block: Block| async move {
             let entries = block.entries::<(u16, [u8; 32]), Value>("the commitments", COMMITMENTS, netuid.0).await?;
             let mut all = entries
                 .iter()
@@ -247,7 +249,7 @@ impl Reads {
 
     /// Where a neuron says that it can be reached.
     pub async fn axon(&self, netuid: NetUid, hotkey: Hotkey, at: At) -> Result<AtBlock<Option<Axon>>, ChainError> {
-        let read = async |block: &Block| {
+        let read = move |block: Block| async move {
             let entry = ("SubtensorModule", "Axons");
             let raw: Option<RawAxon> = block.value("the axon", entry, (netuid.0, *hotkey.as_bytes())).await?;
             Ok(raw.and_then(|raw| to_axon(&raw)))
@@ -258,7 +260,7 @@ impl Reads {
     /// The events of a block, by name.
     pub async fn events(&self, at: At) -> Result<AtBlock<Vec<Event>>, ChainError> {
         const WHAT: &str = "the events";
-        let read = async |block: &Block| {
+        let read = move |block: Block| async move {
             let at = block.runtimes.storage.at(block.head).await?;
             let events = at.events().fetch().await.map_err(|error| match error {
                 EventsError::CannotFetchEventBytes(error) => refused(WHAT)(error),
@@ -285,7 +287,7 @@ impl Reads {
         mechanism: u8,
         at: At,
     ) -> Result<AtBlock<WeightMatrix>, ChainError> {
-        let read = async |block: &Block| {
+        let read = move |block: Block| async move {
             let index = storage_index(netuid, mechanism, &block.runtimes)?;
             let entry = ("SubtensorModule", entry);
             let entries = block.entries::<(u16, u16), Vec<(u16, u16)>>("the weights", entry, index).await?;
@@ -308,7 +310,7 @@ impl Reads {
         uid: Uid,
         at: At,
     ) -> Result<AtBlock<WeightRow>, ChainError> {
-        let read = async |block: &Block| {
+        let read = move |block: Block| async move {
             let index = storage_index(netuid, mechanism, &block.runtimes)?;
             let row: Option<Vec<(u16, u16)>> =
                 block.value("the weights", ("SubtensorModule", entry), (index, uid.0)).await?;
@@ -319,11 +321,10 @@ impl Reads {
 
     /// Reads at a block: on the connection in use, on another one when that is lost meanwhile, and on an archive node
     /// when the state is gone.
-    async fn read<T>(
-        &self,
-        at: At,
-        read: impl AsyncFn(&Block) -> Result<T, ChainError>,
-    ) -> Result<AtBlock<T>, ChainError> {
+    async fn read<T, F>(&self, at: At, read: impl Fn(Block) -> F) -> Result<AtBlock<T>, ChainError>
+    where
+        F: Future<Output = Result<T, ChainError>>,
+    {
         let reading = async {
             let connection = self.connection().await?;
             match Self::read_on(&connection, at, &read).await {
@@ -342,23 +343,26 @@ impl Reads {
         tokio::time::timeout(READ_DEADLINE, reading).await.unwrap_or_else(timeout)
     }
 
-    async fn read_on<T>(
+    async fn read_on<T, F>(
         connection: &Connection,
         at: At,
-        read: &impl AsyncFn(&Block) -> Result<T, ChainError>,
-    ) -> Result<AtBlock<T>, ChainError> {
+        read: &impl Fn(Block) -> F,
+    ) -> Result<AtBlock<T>, ChainError>
+    where
+        F: Future<Output = Result<T, ChainError>>,
+    {
         let block = Block::of(connection, at).await?;
-        let value = match read(&block).await {
+        let head = block.head;
+        let value = match read(block).await {
             // Perhaps the runtime changed and nobody said so.
             Err(error) if error.is_decode() && at == At::Head => {
                 connection.runtimes().doubt();
-                let head = block.head;
                 let runtimes = connection.runtimes().at_head(head).await?;
-                read(&Block { connection: connection.clone(), head, runtimes }).await?
+                read(Block { connection: connection.clone(), head, runtimes }).await?
             }
             answer => answer?,
         };
-        Ok(AtBlock { block: block.head.number, block_hash: block.head.hash, value })
+        Ok(AtBlock { block: head.number, block_hash: head.hash, value })
     }
 
     async fn connection_other_than(&self, lost: Option<&Connection>) -> Result<Connection, ChainError> {

@@ -17,6 +17,7 @@ use parking_lot::Mutex;
 use rustls_platform_verifier::ConfigVerifierExt as _;
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, Visitor};
+use serde_json::value::RawValue;
 use subxt::ext::jsonrpsee::client_transport::ws::{Url, WsHandshakeError};
 use subxt::ext::jsonrpsee::core::client::{ClientT, Error as RpcError, SubscriptionClientT};
 use subxt::ext::jsonrpsee::core::params::ArrayParams;
@@ -232,7 +233,7 @@ async fn admit(pace: &Pace, operation: &'static str) -> Result<(), ChainError> {
 /// What a failed call means.
 fn of_rpc(operation: &'static str, error: RpcError) -> ChainError {
     match error {
-        RpcError::Call(error) => of_code(operation, error.code(), error.message(), error.data().map(|data| data.get())),
+        RpcError::Call(error) => of_code(operation, error.code(), error.message(), error.data().map(RawValue::get)),
         RpcError::RequestTimeout => ChainError::Timeout { operation, after: CALL_DEADLINE },
         RpcError::ParseError(error) => ChainError::Decode { what: operation, source: error.into() },
         _ => ChainError::Disconnected { operation },
@@ -262,7 +263,7 @@ pub(crate) fn refused<E: Into<Cause>>(operation: &'static str) -> impl Fn(E) -> 
         while let Some(error) = next {
             match error.downcast_ref::<subxt::rpcs::Error>() {
                 Some(subxt::rpcs::Error::User(user)) => {
-                    return of_code(operation, user.code, &user.message, user.data.as_ref().map(|data| data.get()));
+                    return of_code(operation, user.code, &user.message, user.data.as_deref().map(RawValue::get));
                 }
                 Some(subxt::rpcs::Error::Client(client)) => {
                     return match client.downcast_ref::<ChainErrorInside>() {
@@ -295,11 +296,7 @@ impl From<ChainError> for subxt::rpcs::Error {
 
 /// What subxt asks goes the same way.
 impl RpcClientT for Rpc {
-    fn request_raw<'a>(
-        &'a self,
-        method: &'a str,
-        params: Option<Box<serde_json::value::RawValue>>,
-    ) -> RawRpcFuture<'a, Box<serde_json::value::RawValue>> {
+    fn request_raw<'a>(&'a self, method: &'a str, params: Option<Box<RawValue>>) -> RawRpcFuture<'a, Box<RawValue>> {
         Box::pin(async move {
             self.admit("a call").await?;
             let answer = RpcClientT::request_raw(&self.inner.client, method, params);
@@ -311,7 +308,7 @@ impl RpcClientT for Rpc {
     fn subscribe_raw<'a>(
         &'a self,
         sub: &'a str,
-        params: Option<Box<serde_json::value::RawValue>>,
+        params: Option<Box<RawValue>>,
         unsub: &'a str,
     ) -> RawRpcFuture<'a, RawRpcSubscription> {
         Box::pin(async move {
@@ -351,7 +348,7 @@ async fn handshake_with(endpoint: &str, handshake: Handshake) -> Result<WsClient
         .enable_ws_ping(ping);
     Ok(if url.scheme() == "wss" {
         let name = ServerName::try_from(host)?;
-        let stream = tls()?.connect(name, tcp).await?;
+        let stream = tls().connect(name, tcp).await?;
         builder.build_with_stream(endpoint, Overheard { stream, handshake }).await?
     } else {
         builder.build_with_stream(endpoint, Overheard { stream: tcp, handshake }).await?
@@ -359,10 +356,10 @@ async fn handshake_with(endpoint: &str, handshake: Handshake) -> Result<WsClient
 }
 
 /// TLS as the system trusts it.
-fn tls() -> Result<TlsConnector, Cause> {
+fn tls() -> TlsConnector {
     // Without a provider of its own the process would have none; where there is one, it stays.
     let _ = tokio_rustls::rustls::crypto::ring::default_provider().install_default();
-    Ok(TlsConnector::from(Arc::new(ClientConfig::with_platform_verifier())))
+    TlsConnector::from(Arc::new(ClientConfig::with_platform_verifier()))
 }
 
 /// The HTTP status with which a handshake was turned down.

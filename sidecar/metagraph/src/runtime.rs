@@ -251,13 +251,12 @@ impl Runtimes {
             let settled = state.settled.filter(|settled| state.announced.is_none_or(|announced| announced == *settled));
             (settled.and_then(|settled| state.known.get(&settled).cloned()), parent)
         };
-        let calls = match settled {
-            Some(runtime) => runtime,
-            None => {
-                let runtime = self.at(head.hash).await?;
-                self.state.write().settled = Some(runtime.spec_version);
-                runtime
-            }
+        let calls = if let Some(runtime) = settled {
+            runtime
+        } else {
+            let runtime = self.at(head.hash).await?;
+            self.state.write().settled = Some(runtime.spec_version);
+            runtime
         };
         let storage = match parent {
             Some(parent) => self.at(parent).await?,
@@ -339,12 +338,11 @@ async fn metadata(rpc: &Rpc, at: BlockHash) -> Result<Metadata, ChainError> {
         Err(ChainError::Rpc { .. }) => None,
         Err(error) => return Err(error),
     };
-    let bytes = match bytes {
-        Some(bytes) => bytes,
-        None => {
-            let HexBytes(bytes) = rpc.call(WHAT, "state_getMetadata", params([&hash])).await?;
-            bytes
-        }
+    let bytes = if let Some(bytes) = bytes {
+        bytes
+    } else {
+        let HexBytes(bytes) = rpc.call(WHAT, "state_getMetadata", params([&hash])).await?;
+        bytes
     };
     Metadata::decode_from(&bytes).map_err(|error| undecodable(error.into()))
 }

@@ -413,12 +413,11 @@ async fn a_reader_of_updates_that_falls_behind_gets_the_whole_again() {
     let mut wholes = 0;
     while has.block < 99 {
         let update = updates.next().await.unwrap();
-        has = match &update.diff {
-            Some(diff) => diff.apply(&has).unwrap(),
-            None => {
-                wholes += 1;
-                Metagraph::clone(&update.metagraph)
-            }
+        has = if let Some(diff) = &update.diff {
+            diff.apply(&has).unwrap()
+        } else {
+            wholes += 1;
+            Metagraph::clone(&update.metagraph)
         };
         assert_eq!(has, *update.metagraph);
     }
