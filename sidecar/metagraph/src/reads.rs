@@ -23,7 +23,6 @@ use subxt::ext::frame_decode::helpers::{IntoDecodableValues, IntoEncodableValues
 use subxt::ext::scale_value::{Composite, Primitive, ValueDef};
 use tokio::sync::{Mutex, watch};
 
-use crate::ChainError;
 use crate::client::{Connection, undecodable};
 use crate::convert::to_axon;
 use crate::querier::{ChainConfig, ChainView};
@@ -31,6 +30,7 @@ use crate::queries::RawAxon;
 use crate::rpc::{CONNECT_DEADLINE, refused};
 use crate::runtime::RuntimesOfBlock;
 use crate::source::{ChainSource as _, Head};
+use crate::{ChainError, ChainProblem};
 
 /// Time for one read. A whole matrix is a few pages of a thousand rows; each page has the deadline of a call.
 pub const READ_DEADLINE: Duration = Duration::from_mins(1);
@@ -370,8 +370,20 @@ impl Reads {
         let usable = |connection: &Option<Connection>| {
             connection.as_ref().is_some_and(|connection| lost.is_none_or(|lost| !lost.is(connection)))
         };
-        let found = tokio::time::timeout(CONNECT_DEADLINE, connections.wait_for(usable)).await;
-        let found = found.ok().and_then(Result::ok).and_then(|connection| connection.clone());
+        let mut view = self.view.clone();
+        // Where every endpoint failed there is nothing to wait for.
+        let is_down = |view: &Arc<ChainView>| {
+            let down = |problem: &ChainProblem| problem.is_configuration() || problem.reason() == "EndpointDown";
+            view.problem.as_ref().is_some_and(down)
+        };
+        let found = async {
+            tokio::select! {
+                biased;
+                found = connections.wait_for(usable) => found.ok().and_then(|connection| connection.clone()),
+                _ = view.wait_for(is_down) => None,
+            }
+        };
+        let found = tokio::time::timeout(CONNECT_DEADLINE, found).await.ok().flatten();
         found.ok_or_else(|| {
             let problem = self.view.borrow().problem.as_ref().map(ToString::to_string);
             let problem = problem.unwrap_or_else(|| "the connection was lost a moment ago".to_owned());

@@ -49,6 +49,23 @@ async fn subnet_2_488_a_half_open_socket_is_noticed_within_three_block_times() {
 }
 
 #[tokio::test]
+async fn allways_724_callers_are_answered_while_the_socket_is_dead() {
+    let chain = Chain::fast();
+    let querier = Querier::spawn(chain.config());
+    synced(&querier).await;
+    chain.fault(&json!({"kind": "half_open", "times": 1}));
+    // Past the blocks that were announced before.
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    let start = Instant::now();
+    let (refresh, handle) = (querier.handle(), querier.handle());
+    let (refresh, read) = tokio::join!(refresh.refresh(), handle.reads().hyperparameters(NETUID, At::Block(1)));
+    assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
+    assert!(refresh.is_err() || refresh.is_ok_and(|view| view.is_synced()));
+    read.unwrap();
+    querier.shutdown().await;
+}
+
+#[tokio::test]
 async fn swap_subnet_129_rate_limited_endpoint_is_asked_once_a_second() {
     let chain = Chain::fast();
     let querier = Querier::spawn(chain.config());
@@ -57,12 +74,12 @@ async fn swap_subnet_129_rate_limited_endpoint_is_asked_once_a_second() {
     let limited = |view: &ChainView| view.endpoints[0].state == EndpointState::RateLimited;
     let connection = querier.handle().reads().connection().await.unwrap();
     // Blocks come four times a second, and so would refreshes of two calls each.
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
     assert!(limited(&querier.view()), "{:?}", querier.view());
     let (calls, struck, block) = (connection.calls(), chain.struck("rate_limit"), querier.view().block);
-    tokio::time::sleep(Duration::from_secs(6)).await;
+    tokio::time::sleep(Duration::from_secs(4)).await;
     let calls = connection.calls() - calls;
-    assert!(calls <= 7, "{calls} calls in six seconds");
+    assert!(calls <= 6, "{calls} calls in four seconds");
     assert!(chain.struck("rate_limit") - struck <= 1, "{}", chain.struck("rate_limit"));
     assert!(querier.view().block > block, "slowly, but it goes on");
     assert!(connection.calls() > 0 && querier.view().is_synced(), "{:?}", querier.view());
@@ -78,9 +95,9 @@ async fn finetuning_182_a_handshake_that_meets_429_is_not_repeated_at_once() {
     // Takes the only slot of this second.
     let _ = SubxtConnect.connect(&chain.endpoint).await;
     let querier = Querier::spawn(chain.config());
-    tokio::time::sleep(Duration::from_secs(5)).await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
     let struck = chain.struck("rate_limit");
-    assert!(struck <= 8, "{struck} requests too many in five seconds");
+    assert!(struck <= 6, "{struck} requests too many in three seconds");
     chain.lift();
     synced(&querier).await;
     querier.shutdown().await;
@@ -175,7 +192,7 @@ async fn reorg_no_block_that_is_replaced_is_ever_published() {
     let mut watch = querier.watch();
     let mut published = BTreeMap::new();
     let start = Instant::now();
-    while start.elapsed() < Duration::from_secs(5) {
+    while start.elapsed() < Duration::from_secs(4) {
         if tokio::time::timeout(Duration::from_secs(1), watch.changed()).await.is_ok()
             && let Some(metagraph) = &watch.borrow_and_update().metagraph
         {
@@ -183,7 +200,7 @@ async fn reorg_no_block_that_is_replaced_is_ever_published() {
             assert!(before.is_none_or(|before| before == metagraph.block_hash), "{} twice", metagraph.block);
         }
     }
-    assert!(published.len() >= 5 && chain.struck("reorg") >= 3, "{published:?}");
+    assert!(published.len() >= 4 && chain.struck("reorg") >= 3, "{published:?}");
     let reads = querier.handle();
     for (block, hash) in published {
         let read = reads.reads().balance([0; 32].into(), At::Block(block)).await.unwrap();
@@ -326,6 +343,24 @@ async fn allways_198_a_refresh_of_1024_neurons_is_two_calls_and_milliseconds() {
     times.sort();
     assert!(times[5] < Duration::from_millis(250), "{times:?}");
     querier.shutdown().await;
+}
+
+#[tokio::test]
+async fn ridges_350_refreshes_do_not_pile_up_memory() {
+    let chain = Chain::start(&large_genesis(1024), &["--block-time", "250ms"]);
+    let source = SubxtConnect.connect(&chain.endpoint).await.unwrap();
+    let head = source.finalized_head().await.unwrap();
+    let refresh = async |times: usize| {
+        for _ in 0..times {
+            assert_eq!(source.metagraph(NETUID, head).await.unwrap().unwrap().neurons.len(), 1024);
+        }
+    };
+    refresh(20).await;
+    let before = resident_bytes();
+    refresh(200).await;
+    let grown = resident_bytes().saturating_sub(before);
+    // Each is 600 kB of JSON and as much of neurons; tests beside this one have theirs.
+    assert!(grown < 60 << 20, "200 refreshes left {} MB behind", grown >> 20);
 }
 
 #[tokio::test]
