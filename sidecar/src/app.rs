@@ -15,7 +15,7 @@ use crate::axon::requests::Requests;
 use crate::http::Recent;
 use crate::metrics::Metrics;
 use crate::network_file::NetworkFile;
-use crate::reads::{ChainReads, MetagraphOnly};
+use crate::reads::{ChainReads, QuerierReads};
 use crate::watch::Watch;
 
 /// Everything that requests are answered from.
@@ -59,7 +59,7 @@ impl App {
         let metrics =
             Arc::new(Metrics::new((kind, hotkey), chain.clone(), registry.clone(), group.clone(), file.error.clone()));
         let verifier = Verifier::new(Arc::new(ChainFacts(chain.clone())), verify_rules(&file.network.borrow()));
-        let reads = Arc::new(MetagraphOnly);
+        let reads = Arc::new(QuerierReads { chain: chain.clone(), network: file.network.clone() });
         let (watch, recent) = (Watch::new(), Recent::default());
         Self {
             kind,

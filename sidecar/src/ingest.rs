@@ -22,6 +22,11 @@ pub(crate) async fn run(app: Arc<App>, stop: CancellationToken) {
         let group = groups.borrow_and_update().clone();
         if let Some(metagraph) = &view.metagraph {
             take_in(&app, metagraph, &network, group.as_ref());
+            if app.watch.block(metagraph)
+                && let Some(time) = view.refresh_time
+            {
+                app.metrics.chain_refresh(time);
+            }
         }
         tokio::select! {
             () = stop.cancelled() => return,
@@ -44,7 +49,6 @@ fn take_in(app: &App, metagraph: &Arc<Metagraph>, network: &NetworkConfig, group
     for change in app.registry.apply(metagraph, &rules) {
         announce(app, &change);
     }
-    app.watch.block(metagraph);
     if let Some(group) = group {
         let of_group = metagraph.neurons.iter().filter(|neuron| rules.declared.contains(&neuron.hotkey));
         group.observe_stakes(StakeObservation {

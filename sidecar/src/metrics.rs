@@ -13,7 +13,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry as MetricRegistry, Unit};
 use sidecar_consensus::Consensus;
-use sidecar_metagraph::QuerierHandle;
+use sidecar_metagraph::{EndpointHealth, EndpointState, QuerierHandle};
 use sidecar_peer::{Event, Registry};
 use sidecar_util::Hotkey;
 use sidecar_util::http::{EntryState, GroupRole, NodeKind};
@@ -24,6 +24,9 @@ use crate::http::Refusal;
 
 /// Upper ends of the buckets for the time of an answer, in seconds: from what the memory answers to the deadline of the chain.
 const ANSWER_BUCKETS: [f64; 12] = [0.0001, 0.000_25, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.25, 1.0, 5.0, 20.0];
+
+/// Upper ends of the buckets for the time of a refresh, in seconds: from a node beside us to the deadline of a call.
+const REFRESH_BUCKETS: [f64; 11] = [0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 20.0];
 
 /// Results of a verification: the reasons of `VerifyBody`, those of a chain problem, and whatever else there may be one day.
 /// The first is for what is none of the others.
@@ -51,6 +54,7 @@ pub(crate) struct Metrics {
     requests: Family<RequestLabels, Counter>,
     answers: Family<RouteLabels, Histogram, fn() -> Histogram>,
     connections_refused: Family<RefusalLabels, Counter>,
+    chain_refreshes: Histogram,
     verifications: Family<VerificationLabels, Counter>,
     registry_events: Family<EventLabels, Counter>,
     peer_calls: Family<PeerLabels, Counter>,
@@ -127,6 +131,9 @@ impl Metrics {
         registry.register_with_unit("http_request_duration", help, Unit::Seconds, answers.clone());
         let connections_refused = Family::default();
         registry.register("http_connections_refused", "Connections without a place", connections_refused.clone());
+        let chain_refreshes = Histogram::new(REFRESH_BUCKETS);
+        let help = "Time in which the chain answered a refresh of the metagraph";
+        registry.register_with_unit("chain_refresh_duration", help, Unit::Seconds, chain_refreshes.clone());
         let kind = match kind {
             NodeKind::Validator => "validator",
             NodeKind::Miner => "miner",
@@ -149,6 +156,7 @@ impl Metrics {
             requests,
             answers,
             connections_refused,
+            chain_refreshes,
             verifications,
             registry_events,
             peer_calls,
@@ -174,6 +182,11 @@ impl Metrics {
             Refusal::AddressFull => "address_full",
         };
         self.connections_refused.get_or_create(&RefusalLabels { reason }).inc();
+    }
+
+    /// The metagraph was read.
+    pub(crate) fn chain_refresh(&self, time: Duration) {
+        self.chain_refreshes.observe(time.as_secs_f64());
     }
 
     /// A verification was answered; `result` is a reason of `VerifyBody` or of a chain problem.
@@ -286,7 +299,7 @@ impl Gauges {
                 encoder.encode_descriptor("metagraph_age", help, Some(&Unit::Seconds), age.metric_type())?;
             age.encode(descriptor)?;
         }
-        Ok(())
+        endpoints(&view.endpoints, encoder)
     }
 
     fn registry(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
@@ -319,6 +332,33 @@ impl Gauges {
         gauge(encoder, "group_last_log_index", "Last entry of the log on disk", status.last_log_index)?;
         gauge(encoder, "group_applied_index", "Last entry applied", status.applied_index)
     }
+}
+
+/// Each endpoint by its place in the configuration: addresses of paid endpoints hold a key.
+fn endpoints(endpoints: &[EndpointHealth], encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+    let kind = ConstGauge::new(0_u64).metric_type();
+    let help = "State of each chain endpoint, by its place in the configuration";
+    let mut states = encoder.encode_descriptor("chain_endpoint_state", help, None, kind)?;
+    for (place, health) in endpoints.iter().enumerate() {
+        for state in EndpointState::ALL {
+            let labels = [("endpoint", place.to_string()), ("state", state.name().to_owned())];
+            ConstGauge::new(u64::from(health.state == state)).encode(states.encode_family(&labels)?)?;
+        }
+    }
+    let help = "How good each chain endpoint is, from 0 to 1";
+    let mut scores = encoder.encode_descriptor("chain_endpoint_score", help, None, kind)?;
+    for (place, health) in endpoints.iter().enumerate() {
+        ConstGauge::new(health.score).encode(scores.encode_family(&[("endpoint", place.to_string())])?)?;
+    }
+    let help = "Mean time of a call to each chain endpoint";
+    let mut latencies = encoder.encode_descriptor("chain_endpoint_latency", help, Some(&Unit::Seconds), kind)?;
+    for (place, health) in endpoints.iter().enumerate() {
+        if let Some(latency_ms) = health.latency_ms {
+            let latency = ConstGauge::new(latency_ms / 1000.0);
+            latency.encode(latencies.encode_family(&[("endpoint", place.to_string())])?)?;
+        }
+    }
+    Ok(())
 }
 
 fn gauge(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: u64) -> fmt::Result {

@@ -1,11 +1,16 @@
 //! What the HTTP API reads from the chain beyond the metagraph that is held: the seam between the handlers and the chain
 //! client, so that handlers can be tested without a chain.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
+use sidecar_metagraph::{At, ChainError, QuerierHandle};
+use sidecar_util::chain::{AtBlock, Balance, HyperparamValue, WeightRow};
+use sidecar_util::config::NetworkConfig;
 use sidecar_util::{BlockHash, Coldkey, NetUid, Tao, Uid};
+use tokio::sync::watch;
 use utoipa::ToSchema;
 
 /// Reads the chain, at a block or at the last final one.
@@ -17,8 +22,8 @@ pub(crate) trait ChainReads: Send + Sync {
     /// The hyperparameters of the subnet.
     async fn hyperparameters(&self, block: Option<u64>) -> Result<HyperparametersBody, ReadFailure>;
 
-    /// Identities of the subnet and of its coldkeys.
-    async fn identities(&self, block: Option<u64>) -> Result<IdentitiesBody, ReadFailure>;
+    /// Identities of the subnet and of some coldkeys.
+    async fn identities(&self, coldkeys: BTreeSet<Coldkey>, block: Option<u64>) -> Result<IdentitiesBody, ReadFailure>;
 
     /// What a coldkey holds.
     async fn balance(&self, coldkey: Coldkey, block: Option<u64>) -> Result<BalanceBody, ReadFailure>;
@@ -27,9 +32,9 @@ pub(crate) trait ChainReads: Send + Sync {
 /// Why something was not read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum ReadFailure {
-    /// This sidecar's chain client does not read it.
-    NotOffered(&'static str),
-    /// The chain has no such block, mechanism, row or account.
+    /// The chain's runtime does not have it.
+    Unsupported(String),
+    /// The chain has no such block or subnet.
     Absent(String),
     /// The chain cannot be read; a word of a closed set, and a sentence.
     Chain { reason: &'static str, detail: String },
@@ -114,7 +119,7 @@ pub(crate) struct IdentitiesBody {
     pub(crate) block_hash: BlockHash,
     /// What the subnet says of itself, by the names of the chain; absent when it says nothing.
     pub(crate) subnet: Option<BTreeMap<String, String>>,
-    /// What owners of neurons say of themselves, by their address.
+    /// What those owners say of themselves that were asked about, by their address; absent when they say nothing.
     #[schema(value_type = BTreeMap<String, BTreeMap<String, String>>)]
     pub(crate) coldkeys: BTreeMap<Coldkey, BTreeMap<String, String>>,
 }
@@ -128,31 +133,118 @@ pub(crate) struct BalanceBody {
     pub(crate) block: u64,
     /// Its hash.
     pub(crate) block_hash: BlockHash,
-    /// What can be spent.
+    /// What can be spent, apart from what is frozen.
     pub(crate) free: Tao,
     /// What is set aside.
     pub(crate) reserved: Tao,
+    /// The part of `free` that cannot be spent.
+    pub(crate) frozen: Tao,
 }
 
-/// A chain client that reads the metagraph only.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct MetagraphOnly;
+/// Reads over the connection of the querier.
+pub(crate) struct QuerierReads {
+    /// The chain.
+    pub(crate) chain: QuerierHandle,
+    /// Says which subnet.
+    pub(crate) network: watch::Receiver<Arc<NetworkConfig>>,
+}
+
+impl QuerierReads {
+    fn netuid(&self) -> NetUid {
+        self.network.borrow().netuid
+    }
+}
+
+fn map<T, U>(found: AtBlock<T>, change: impl FnOnce(T) -> U) -> AtBlock<U> {
+    AtBlock { block: found.block, block_hash: found.block_hash, value: change(found.value) }
+}
+
+fn at(block: Option<u64>) -> At {
+    block.map_or(At::Head, At::Block)
+}
+
+impl From<ChainError> for ReadFailure {
+    fn from(error: ChainError) -> Self {
+        let reason = match &error {
+            ChainError::NoBlock { .. } => return Self::Absent(error.to_string()),
+            ChainError::Unsupported { .. } => return Self::Unsupported(error.to_string()),
+            ChainError::StateDiscarded { .. } => "StateDiscarded",
+            ChainError::RateLimited { .. } => "RateLimited",
+            ChainError::Decode { .. } => "DecodeFailed",
+            ChainError::Rpc { .. } => "RequestRefused",
+            _ => "EndpointDown",
+        };
+        Self::Chain { reason, detail: error.chain() }
+    }
+}
+
+impl From<WeightRow> for MatrixRow {
+    fn from(row: WeightRow) -> Self {
+        let mut values: Vec<_> = row.targets.into_iter().map(|(uid, value)| MatrixValue { uid, value }).collect();
+        values.sort_by_key(|value| value.uid);
+        Self { uid: row.uid, values }
+    }
+}
+
+/// The texts of an identity by the names of their fields, without those that are empty.
+fn texts<T: Serialize>(identity: &T) -> BTreeMap<String, String> {
+    let fields = serde_json::to_value(identity).ok();
+    let fields = fields.as_ref().and_then(serde_json::Value::as_object).into_iter().flatten();
+    let texts = fields.filter_map(|(name, text)| Some((name.clone(), text.as_str()?.to_owned())));
+    texts.filter(|(_, text)| !text.is_empty()).collect()
+}
 
 #[async_trait]
-impl ChainReads for MetagraphOnly {
-    async fn matrix(&self, _: MatrixAsked) -> Result<MatrixBody, ReadFailure> {
-        Err(ReadFailure::NotOffered("weights and bonds"))
+impl ChainReads for QuerierReads {
+    async fn matrix(&self, asked: MatrixAsked) -> Result<MatrixBody, ReadFailure> {
+        let (reads, netuid, mechanism, at) = (self.chain.reads(), self.netuid(), asked.mechanism, at(asked.block));
+        let found = match (asked.matrix, asked.uid) {
+            (Matrix::Weights, None) => map(reads.weights(netuid, mechanism, at).await?, |matrix| matrix.rows),
+            (Matrix::Bonds, None) => map(reads.bonds(netuid, mechanism, at).await?, |matrix| matrix.rows),
+            (Matrix::Weights, Some(uid)) => map(reads.weights_of(netuid, mechanism, uid, at).await?, |row| vec![row]),
+            (Matrix::Bonds, Some(uid)) => map(reads.bonds_of(netuid, mechanism, uid, at).await?, |row| vec![row]),
+        };
+        let rows = found.value.into_iter().filter(|row| !row.targets.is_empty()).map(MatrixRow::from);
+        Ok(MatrixBody { netuid, mechanism, block: found.block, block_hash: found.block_hash, rows: rows.collect() })
     }
 
-    async fn hyperparameters(&self, _: Option<u64>) -> Result<HyperparametersBody, ReadFailure> {
-        Err(ReadFailure::NotOffered("hyperparameters"))
+    async fn hyperparameters(&self, block: Option<u64>) -> Result<HyperparametersBody, ReadFailure> {
+        let netuid = self.netuid();
+        let found = self.chain.reads().hyperparameters(netuid, at(block)).await?;
+        let values = found.value.ok_or_else(|| {
+            ReadFailure::Absent(format!("there is no subnet with netuid {netuid} at block {}", found.block))
+        })?;
+        let plain = |value: HyperparamValue| match value {
+            HyperparamValue::Bool(value) => value.into(),
+            HyperparamValue::Integer(value) => value.into(),
+            HyperparamValue::Tao(value) => value.to_string().into(),
+            HyperparamValue::Fraction(value) => value.into(),
+        };
+        Ok(HyperparametersBody {
+            netuid,
+            block: found.block,
+            block_hash: found.block_hash,
+            hyperparameters: values.values.into_iter().map(|(name, value)| (name, plain(value))).collect(),
+        })
     }
 
-    async fn identities(&self, _: Option<u64>) -> Result<IdentitiesBody, ReadFailure> {
-        Err(ReadFailure::NotOffered("identities"))
+    async fn identities(&self, coldkeys: BTreeSet<Coldkey>, block: Option<u64>) -> Result<IdentitiesBody, ReadFailure> {
+        let (reads, netuid) = (self.chain.reads(), self.netuid());
+        let subnet = reads.subnet_identity(netuid, at(block)).await?;
+        let mut found = BTreeMap::new();
+        for coldkey in coldkeys {
+            // All of them at the block of the first.
+            if let Some(identity) = reads.identity(coldkey, At::Hash(subnet.block_hash)).await?.value {
+                found.insert(coldkey, texts(&identity));
+            }
+        }
+        let (block, block_hash) = (subnet.block, subnet.block_hash);
+        Ok(IdentitiesBody { netuid, block, block_hash, subnet: subnet.value.as_ref().map(texts), coldkeys: found })
     }
 
-    async fn balance(&self, _: Coldkey, _: Option<u64>) -> Result<BalanceBody, ReadFailure> {
-        Err(ReadFailure::NotOffered("balances"))
+    async fn balance(&self, coldkey: Coldkey, block: Option<u64>) -> Result<BalanceBody, ReadFailure> {
+        let found = self.chain.reads().balance(coldkey, at(block)).await?;
+        let Balance { free, reserved, frozen, .. } = found.value;
+        Ok(BalanceBody { coldkey, block: found.block, block_hash: found.block_hash, free, reserved, frozen })
     }
 }

@@ -80,12 +80,14 @@ impl Watch {
         self.publish("registry", |sequence| WatchChange { sequence, event: event.name().into(), entry: body(entry) });
     }
 
-    /// A metagraph was taken in.
-    pub(crate) fn block(&self, metagraph: &Metagraph) {
+    /// A metagraph was taken in; tells whether it is another than the last one.
+    pub(crate) fn block(&self, metagraph: &Metagraph) -> bool {
         let (block, block_hash) = (metagraph.block, metagraph.block_hash);
-        if self.state.lock().block_hash.replace(block_hash) != Some(block_hash) {
+        let is_new = self.state.lock().block_hash.replace(block_hash) != Some(block_hash);
+        if is_new {
             self.publish("metagraph", |sequence| WatchBlock { sequence, block, block_hash });
         }
+        is_new
     }
 
     fn publish<T: Serialize>(&self, event: &str, data: impl FnOnce(u64) -> T) {

@@ -13,6 +13,9 @@ use super::{Problem, Served, outcome, with};
 use crate::app::App;
 use crate::reads::{BalanceBody, HyperparametersBody, IdentitiesBody, Matrix, MatrixAsked, MatrixBody, ReadFailure};
 
+/// Coldkeys of one request: each is a call to the chain.
+const COLDKEYS_MAX: usize = 16;
+
 /// `GET /v1/weights`, `/v1/bonds`, `/v1/hyperparameters`, `/v1/identities`, `/v1/balances/{coldkey}`.
 pub(crate) fn routes(app: &Arc<App>) -> Vec<Served> {
     let get = || warp::get().and(with(app)).and(asked());
@@ -50,6 +53,19 @@ struct MatrixParameters {
     block: Option<u64>,
 }
 
+/// Parameters of `GET /v1/identities`.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+#[expect(dead_code, reason = "describes what `identities` reads, for OpenAPI")]
+struct IdentityParameters {
+    /// Those of these coldkeys as well, separated by commas
+    #[param(inline, style = Form, explode = false, min_items = 1, max_items = 16)]
+    coldkey: Option<Vec<Coldkey>>,
+    /// At this block instead of the last final one
+    #[param(minimum = 1)]
+    block: Option<u64>,
+}
+
 /// Parameters of what is read at a block.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
@@ -63,7 +79,7 @@ struct BlockParameter {
 impl From<ReadFailure> for Problem {
     fn from(failure: ReadFailure) -> Self {
         match failure {
-            ReadFailure::NotOffered(what) => Self::NotOffered(what),
+            ReadFailure::Unsupported(what) => Self::Unsupported(what),
             ReadFailure::Absent(what) => Self::Absent(what),
             ReadFailure::Chain { reason, detail } => Self::Chain { reason, detail },
         }
@@ -107,8 +123,8 @@ fn matrix_asked(asked: &Asked, matrix: Matrix) -> Result<MatrixAsked, Problem> {
     responses(
         (status = 200, description = "One row for each neuron that set weights", body = MatrixBody),
         (status = 400, description = "`urn:mycelium:invalid-parameter`: every one that cannot be used"),
-        (status = 404, description = "`urn:mycelium:absent`: no such block, mechanism or uid"),
-        (status = 501, description = "`urn:mycelium:not-offered`: this sidecar does not read it"),
+        (status = 404, description = "`urn:mycelium:absent`: no such block"),
+        (status = 501, description = "`urn:mycelium:unsupported-by-chain`: the runtime of that block does not have it"),
         (status = 503, description = "`urn:mycelium:chain-unavailable`: the chain cannot be read"),
     )
 )]
@@ -125,8 +141,8 @@ pub(crate) async fn weights(app: &App, asked: &Asked) -> Response {
     responses(
         (status = 200, description = "One row for each neuron that has bonds", body = MatrixBody),
         (status = 400, description = "`urn:mycelium:invalid-parameter`: every one that cannot be used"),
-        (status = 404, description = "`urn:mycelium:absent`: no such block, mechanism or uid"),
-        (status = 501, description = "`urn:mycelium:not-offered`: this sidecar does not read it"),
+        (status = 404, description = "`urn:mycelium:absent`: no such block"),
+        (status = 501, description = "`urn:mycelium:unsupported-by-chain`: the runtime of that block does not have it"),
         (status = 503, description = "`urn:mycelium:chain-unavailable`: the chain cannot be read"),
     )
 )]
@@ -151,7 +167,7 @@ async fn matrix(app: &App, asked: &Asked, matrix: Matrix) -> Response {
         (status = 200, description = "All that the chain's runtime names", body = HyperparametersBody),
         (status = 400, description = "`urn:mycelium:invalid-parameter`: every one that cannot be used"),
         (status = 404, description = "`urn:mycelium:absent`: no such block"),
-        (status = 501, description = "`urn:mycelium:not-offered`: this sidecar does not read it"),
+        (status = 501, description = "`urn:mycelium:unsupported-by-chain`: the runtime of that block does not have it"),
         (status = 503, description = "`urn:mycelium:chain-unavailable`: the chain cannot be read"),
     )
 )]
@@ -162,23 +178,27 @@ pub(crate) async fn hyperparameters(app: &App, asked: &Asked) -> Response {
     }
 }
 
-/// The identities of the subnet and of its coldkeys
+/// The identities of the subnet and of coldkeys
 #[utoipa::path(
     get,
     path = "/v1/identities",
     tag = "chain",
-    params(BlockParameter),
+    params(IdentityParameters),
     responses(
         (status = 200, description = "Those that said who they are", body = IdentitiesBody),
         (status = 400, description = "`urn:mycelium:invalid-parameter`: every one that cannot be used"),
         (status = 404, description = "`urn:mycelium:absent`: no such block"),
-        (status = 501, description = "`urn:mycelium:not-offered`: this sidecar does not read it"),
+        (status = 501, description = "`urn:mycelium:unsupported-by-chain`: the runtime of that block does not have it"),
         (status = 503, description = "`urn:mycelium:chain-unavailable`: the chain cannot be read"),
     )
 )]
 pub(crate) async fn identities(app: &App, asked: &Asked) -> Response {
-    match parsed(asked, take_block) {
-        Ok(block) => outcome(app.reads.identities(block).await.map_err(Problem::from)),
+    let wanted = parsed(asked, |take| {
+        let read = |value: &str| value.parse::<Coldkey>().map_err(|error| error.expected);
+        (take.list("coldkey", COLDKEYS_MAX, read).unwrap_or_default(), take_block(take))
+    });
+    match wanted {
+        Ok((coldkeys, block)) => outcome(app.reads.identities(coldkeys, block).await.map_err(Problem::from)),
         Err(problem) => problem.into_response(),
     }
 }
@@ -193,7 +213,7 @@ pub(crate) async fn identities(app: &App, asked: &Asked) -> Response {
         (status = 200, description = "What it holds, stake not included", body = BalanceBody),
         (status = 400, description = "`urn:mycelium:invalid-parameter`: every one that cannot be used"),
         (status = 404, description = "`urn:mycelium:absent`: no such block"),
-        (status = 501, description = "`urn:mycelium:not-offered`: this sidecar does not read it"),
+        (status = 501, description = "`urn:mycelium:unsupported-by-chain`: the runtime of that block does not have it"),
         (status = 503, description = "`urn:mycelium:chain-unavailable`: the chain cannot be read"),
     )
 )]

@@ -30,8 +30,8 @@ pub(crate) enum Problem {
     InvalidParameters(Vec<ValueError>),
     /// The chain was not read yet, or not lately enough.
     Chain { reason: &'static str, detail: String },
-    /// This sidecar has no way to read what is asked for.
-    NotOffered(&'static str),
+    /// The chain's runtime does not have what is asked for.
+    Unsupported(String),
     /// Not ready to serve.
     NotReady(ChainProblem),
     /// Nothing is served under this path.
@@ -95,8 +95,8 @@ impl Problem {
             Self::Chain { .. } => {
                 (StatusCode::SERVICE_UNAVAILABLE, "chain-unavailable", "The chain could not be read lately")
             }
-            Self::NotOffered(_) => {
-                (StatusCode::NOT_IMPLEMENTED, "not-offered", "This sidecar cannot read that from the chain")
+            Self::Unsupported(_) => {
+                (StatusCode::NOT_IMPLEMENTED, "unsupported-by-chain", "The chain's runtime has nothing of the kind")
             }
             Self::NotReady(_) => (StatusCode::SERVICE_UNAVAILABLE, "not-ready", "This sidecar is not ready"),
             Self::NotFound => (StatusCode::NOT_FOUND, "not-found", "Nothing is served under this path"),
@@ -151,13 +151,12 @@ impl Problem {
             Self::InvalidHotkey(error) => error.to_string(),
             Self::InvalidParameters(errors) => errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "),
             Self::Chain { reason, detail } => format!("{reason}: {detail}"),
-            Self::NotOffered(what) => format!("{what}: run a version of the sidecar that reads it"),
             Self::NotReady(problem) => format!("{}: {problem}", problem.reason()),
             Self::NotFound => "see /v1/openapi.json for everything that is served".to_owned(),
             Self::UnknownNode(id) => {
                 format!("`{id}` is not registered on this subnet: see /v1/nodes for those who are")
             }
-            Self::Absent(what) => what,
+            Self::Unsupported(what) | Self::Absent(what) => what,
             Self::CursorExpired => {
                 "the block of the list is not kept any more: start again without `cursor`".to_owned()
             }
@@ -237,7 +236,7 @@ pub(crate) fn every_kind() -> Vec<Kind> {
         Problem::InvalidHotkey(value()),
         Problem::InvalidParameters(vec![]),
         Problem::Chain { reason: "", detail: String::new() },
-        Problem::NotOffered(""),
+        Problem::Unsupported(String::new()),
         Problem::NotReady(ChainProblem::Connecting),
         Problem::NotFound,
         Problem::UnknownNode(String::new()),
