@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
-use sidecar_peer::{Entry, Event, Liveness, Registry, Rules, diff, judge};
+use sidecar_peer::handshake::UnixTime;
+use sidecar_peer::{Entry, Event, Liveness, Reachability, Registry, Rules, diff, judge};
 use sidecar_util::http::{EntryState, NodeKind};
-use sidecar_util::{Alpha, BlockHash, Hotkey, Metagraph, NetUid, Neuron, Score, Tao, Uid};
+use sidecar_util::{Alpha, Axon, AxonProtocol, BlockHash, Hotkey, Metagraph, NetUid, Neuron, Score, Tao, Uid};
 
 const MINIMUM: Tao = Tao::from_rao(100);
 
@@ -30,7 +31,13 @@ fn neuron(uid: u16, id: u8, stake: u64, validator_permit: bool) -> Neuron {
         emission: Alpha::ZERO,
         last_update: 0,
         registered_at: 0,
-        axon: None,
+        axon: id.is_multiple_of(2).then(|| Axon {
+            ip: [10, 0, 0, id].into(),
+            port: 8091,
+            protocol: AxonProtocol::Tcp,
+            version: 1,
+            block: 0,
+        }),
     }
 }
 
@@ -56,6 +63,7 @@ enum Step {
     Metagraph { blocks: u64, neurons: BTreeMap<u8, (u64, bool)> },
     Heard(u8),
     Silent(u8),
+    Reached(u8, bool),
 }
 
 fn any_neurons() -> impl Strategy<Value = BTreeMap<u8, (u64, bool)>> {
@@ -67,6 +75,7 @@ fn any_step() -> impl Strategy<Value = Step> {
         (0..200_u64, any_neurons()).prop_map(|(blocks, neurons)| Step::Metagraph { blocks, neurons }),
         (0..8_u8).prop_map(Step::Heard),
         (0..8_u8).prop_map(Step::Silent),
+        (0..8_u8, any::<bool>()).prop_map(|(id, answered)| Step::Reached(id, answered)),
     ]
 }
 
@@ -90,6 +99,18 @@ proptest! {
                 }
                 Step::Silent(id) => {
                     registry.silent(&hotkey(id));
+                }
+                Step::Reached(id, answered) => {
+                    let before = registry.get(&hotkey(id));
+                    let found = if answered { Reachability::Reachable } else { Reachability::Unreachable };
+                    let change = registry.reached(&hotkey(id), found, UnixTime::from_secs(block));
+                    let after = registry.get(&hotkey(id));
+                    prop_assert_eq!(change.is_some(), before != after);
+                    if let (Some(before), Some(after)) = (before, after) {
+                        // An answer under an address says nothing about stake, permit or life.
+                        prop_assert_eq!((before.state, before.reason, before.liveness), (after.state, after.reason, after.liveness));
+                        prop_assert_eq!(after.reachability == found, after.axon.is_some());
+                    }
                 }
                 Step::Metagraph { blocks, neurons } => {
                     block += blocks;

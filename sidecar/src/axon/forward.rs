@@ -76,8 +76,11 @@ impl Upstream {
         let mut url = self.base.clone();
         url.set_path(parts.uri.path());
         url.set_query(parts.uri.query());
-        // URLs are normalised (`/a/../b`), and the container must get what was signed.
-        if url.path() != parts.uri.path() || url.query() != parts.uri.query() {
+        // URLs are normalised (`/a/../b`), and the container must get what was signed. That a few letters are
+        // percent-encoded which need not be is no difference.
+        let same = |sent: &str, signed: &str| decoded(sent) == decoded(signed);
+        let (sent, signed) = (url.query().unwrap_or_default(), parts.uri.query().unwrap_or_default());
+        if !same(url.path(), parts.uri.path()) || !same(sent, signed) {
             return Err(UpstreamProblem::Path);
         }
         let headers = outgoing(&parts.headers, verified, decrypted);
@@ -94,6 +97,18 @@ impl Upstream {
             }
         }
     }
+}
+
+/// The bytes that a percent-encoded text stands for.
+fn decoded(text: &str) -> Vec<u8> {
+    let mut rest = text.as_bytes();
+    let mut bytes = Vec::with_capacity(rest.len());
+    while let Some((first, tail)) = rest.split_first() {
+        let escaped = tail.get(..2).filter(|_| *first == b'%').and_then(|digits| hex::decode(digits).ok());
+        rest = if escaped.is_some() { &tail[2..] } else { tail };
+        bytes.push(escaped.map_or(*first, |byte| byte[0]));
+    }
+    bytes
 }
 
 /// An address on which the container can be reached.
@@ -168,6 +183,18 @@ mod tests {
             let error = check_upstream(bad).unwrap_err().to_string();
             assert!(error.starts_with(&format!("--axon-upstream: `{bad}`")), "{error}");
         }
+    }
+
+    #[test]
+    fn percent_encoding_makes_no_difference_and_everything_else_does() {
+        let check =
+            |one: &str, other: &str, same: bool| assert_eq!(decoded(one) == decoded(other), same, "{one} {other}");
+        check("/a%27b", "/a'b", true);
+        check("/a%2Fb", "/a%2fb", true);
+        check("/a/../b", "/b", false);
+        check("/100%", "/100%", true);
+        check("/%zz%4", "/%zz%4", true);
+        check("/a", "/A", false);
     }
 
     #[test]

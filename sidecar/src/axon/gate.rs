@@ -10,7 +10,7 @@ use http::request::Parts;
 use http::{Method, Request as HttpRequest, Response, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use serde_json::json;
 use sidecar_peer::handshake::encrypted::{
     EXCHANGE_BYTES_MAX, EXCHANGE_SYMMETRIC_KEY_PATH, EXCHANGED, KeyExchange, PUBLIC_ENCRYPTION_KEY_PATH,
@@ -21,6 +21,7 @@ use sidecar_peer::handshake::refusal::Refusal;
 use sidecar_peer::handshake::strict::{self, RequestLine};
 use sidecar_peer::handshake::{Scheme, UnixTime, body_hash};
 use sidecar_util::Hotkey;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::debug;
 
 use super::forward::{Upstream, UpstreamProblem};
@@ -29,6 +30,10 @@ use crate::app::App;
 
 /// Time for a whole body. Within limits on size this is slow even for a modem.
 const BODY_DEADLINE: Duration = Duration::from_secs(30);
+
+/// Memory for bodies that are being read or forwarded, in KiB. Whoever asks for more is told to come again: a hotkey is
+/// public, so that anybody could claim one and then send large bodies slowly.
+const BODIES_KIB: usize = 64 * 1024;
 
 /// Largest answer that is signed: signing needs all of it before the first byte is sent.
 const SIGNED_ANSWER_BYTES_MAX: usize = 1024 * 1024;
@@ -50,6 +55,8 @@ pub(crate) struct Gate {
     requests: Arc<Requests>,
     exchange: Arc<KeyExchange>,
     upstream: Option<Upstream>,
+    /// One permit for each KiB of [`BODIES_KIB`] that is not taken.
+    bodies: Arc<Semaphore>,
 }
 
 /// Why there is no answer of the container.
@@ -67,7 +74,8 @@ impl Gate {
         exchange: KeyExchange,
         upstream: Option<Upstream>,
     ) -> Self {
-        Self { app, requests, exchange: Arc::new(exchange), upstream }
+        let bodies = Arc::new(Semaphore::new(BODIES_KIB));
+        Self { app, requests, exchange: Arc::new(exchange), upstream, bodies }
     }
 
     /// Answers a request that came from an address.
@@ -148,7 +156,8 @@ impl Gate {
         let exchanging = parts.method == Method::POST && parts.uri.path() == EXCHANGE_SYMMETRIC_KEY_PATH;
         let body_bytes_max = self.requests.limits.policy().body_bytes_max;
         let max_bytes = if exchanging { EXCHANGE_BYTES_MAX } else { body_bytes_max };
-        let body = read_body(scheme, parts, body, max_bytes).await?;
+        // Held until the answer begins.
+        let (body, _memory) = self.read_body(scheme, parts, body, max_bytes).await?;
         let hash = body_hash(&body);
         let request = Request { line: line(parts), body_hash: (!body.is_empty()).then_some(&*hash) };
         let verified = self.requests.prove(&self.app, &claim, admitted, request).await.map_err(refuse)?;
@@ -167,6 +176,37 @@ impl Gate {
         let wanted = scheme == Scheme::Strict && parts.headers.contains_key(SIGN_RESPONSE);
         let response = if wanted { self.sign(&claim, sender, response).await? } else { response };
         Ok((scheme, response))
+    }
+
+    async fn read_body(
+        &self,
+        scheme: Scheme,
+        parts: &Parts,
+        body: Incoming,
+        max_bytes: u64,
+    ) -> Result<(Bytes, OwnedSemaphorePermit), Denied> {
+        let too_large = || Denied::Refused(scheme, Refusal::TooLarge { max_bytes });
+        let failed = |status, detail| Denied::Failed(scheme, status, detail);
+        let announced = parts.headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok());
+        let bytes = match announced.and_then(|length| length.parse::<u64>().ok()) {
+            Some(bytes) if bytes > max_bytes => return Err(too_large()),
+            Some(bytes) => bytes,
+            None if body.is_end_stream() => 0,
+            None => max_bytes,
+        };
+        let kib = u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX);
+        let memory = self
+            .bodies
+            .clone()
+            .try_acquire_many_owned(kib)
+            .map_err(|_| Denied::Refused(scheme, Refusal::RateLimited { retry_after: Duration::from_secs(1) }))?;
+        let limited = Limited::new(body, usize::try_from(max_bytes).unwrap_or(usize::MAX));
+        match tokio::time::timeout(BODY_DEADLINE, limited.collect()).await {
+            Err(_) => Err(failed(StatusCode::REQUEST_TIMEOUT, "the body did not come in time: send it again")),
+            Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
+            Ok(Err(_)) => Err(failed(StatusCode::BAD_REQUEST, "the body broke off: send it again")),
+            Ok(Ok(body)) => Ok((body.to_bytes(), memory)),
+        }
     }
 
     async fn exchange(&self, claim: &Claim, sender: Hotkey, body: Bytes) -> Result<Response<Body>, Refusal> {
@@ -244,23 +284,6 @@ fn own_record(app: &App, requests: &Requests, challenge: &str) -> PeerRecord {
 
 fn line(parts: &Parts) -> RequestLine<'_> {
     RequestLine { method: parts.method.as_str(), path: parts.uri.path(), query: parts.uri.query().unwrap_or_default() }
-}
-
-async fn read_body(scheme: Scheme, parts: &Parts, body: Incoming, max_bytes: u64) -> Result<Bytes, Denied> {
-    let too_large = || Denied::Refused(scheme, Refusal::TooLarge { max_bytes });
-    let announced = parts.headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok());
-    if announced.and_then(|length| length.parse::<u64>().ok()).is_some_and(|length| length > max_bytes) {
-        return Err(too_large());
-    }
-    let limited = Limited::new(body, usize::try_from(max_bytes).unwrap_or(usize::MAX));
-    match tokio::time::timeout(BODY_DEADLINE, limited.collect()).await {
-        Err(_) => {
-            Err(Denied::Failed(scheme, StatusCode::REQUEST_TIMEOUT, "the body did not come in time: send it again"))
-        }
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
-        Ok(Err(_)) => Err(Denied::Failed(scheme, StatusCode::BAD_REQUEST, "the body broke off: send it again")),
-        Ok(Ok(body)) => Ok(body.to_bytes()),
-    }
 }
 
 fn refused(scheme: Scheme, refusal: &Refusal) -> Response<Body> {

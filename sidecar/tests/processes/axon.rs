@@ -338,3 +338,80 @@ fn the_peer_record_is_made_for_its_challenge_and_signing_is_for_the_pod_alone() 
         (&json!(false), &json!("nonce_used"), &json!(401))
     );
 }
+
+#[test]
+fn floods_are_refused_and_honest_requests_still_come_through() {
+    let subnet = Subnet::start();
+    let connect = || TcpStream::connect(&subnet.gate).unwrap();
+    let body = br#"{"hi": "there"}"#;
+
+    // A head that never ends is cut off; looked at below, when its time is over.
+    let slow = connect();
+    (&slow).write_all(b"POST / HTTP/1.1\r\nHost: a\r\nx: ").unwrap();
+    let since = std::time::Instant::now();
+
+    let giant = [("x-giant".to_owned(), "a".repeat(20_000))];
+    assert_eq!(subnet.send("GET", "/", &giant, b"").0, 431);
+    let many: Vec<(String, String)> = (0..200).map(|i| (format!("x-{i}"), "a".to_owned())).collect();
+    assert_eq!(subnet.send("GET", "/", &many, b"").0, 431);
+
+    // A body is refused by what it says of itself, before a byte of it is read.
+    let mut headers = subnet.sign("plain", "POST", "/", "", body, None);
+    headers.push(("Content-Length".into(), (9 << 20).to_string()));
+    let (status, _, answer) = exchange(connect(), "POST", "/", &headers, b"").unwrap();
+    assert_eq!((status, detail(&answer).as_str().unwrap().contains("8388608 bytes")), (413, true));
+
+    // Bodies that do not come hold their memory, and no more than there is for all.
+    let waiting: Vec<TcpStream> = (0..8)
+        .map(|_| {
+            let stream = connect();
+            let headers = subnet.sign("plain", "POST", "/", "", body, None);
+            let head: Vec<String> = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+            let length = format!("Content-Length: {}\r\n\r\n", 8 << 20);
+            (&stream).write_all(format!("POST / HTTP/1.1\r\nHost: a\r\n{}{length}", head.concat()).as_bytes()).unwrap();
+            stream
+        })
+        .collect();
+    until("no memory is left", || {
+        let headers = subnet.sign("plain", "POST", "/", "", body, None);
+        let (status, head, _) = subnet.send("POST", "/", &headers, body);
+        (status == 429 && head.to_lowercase().contains("retry-after: 1")).then_some(())
+    });
+    drop(waiting);
+    until("there is memory again", || {
+        let headers = subnet.sign("plain", "POST", "/", "", body, None);
+        (subnet.send("POST", "/", &headers, body).0 == 200).then_some(())
+    });
+
+    // Who needs no signature shares one bucket.
+    let limited =
+        (0..2000).map(|_| subnet.send("GET", "/public-encryption-key", &[], b"")).find(|(status, ..)| *status != 200);
+    let (status, head, _) = limited.unwrap();
+    assert_eq!(status, 429, "{head}");
+    let headers = subnet.sign("plain", "POST", "/", "", body, None);
+    assert_eq!(subnet.send("POST", "/", &headers, body).0, 200, "and who signs does not");
+
+    // One address cannot take all connections.
+    let connections: Vec<TcpStream> = (0..140).map(|_| connect()).collect();
+    until("some are closed", || {
+        let closed = connections.iter().filter(|stream| {
+            stream.set_nonblocking(true).unwrap();
+            let mut stream: &TcpStream = stream;
+            match stream.read(&mut [0]) {
+                Ok(bytes) => bytes == 0,
+                Err(error) => error.kind() != std::io::ErrorKind::WouldBlock,
+            }
+        });
+        (closed.count() >= 12).then_some(())
+    });
+    drop(connections);
+
+    slow.set_read_timeout(Some(std::time::Duration::from_secs(30))).unwrap();
+    let mut rest = Vec::new();
+    let _ = (&slow).read_to_end(&mut rest);
+    assert!(since.elapsed() < std::time::Duration::from_secs(25), "the slow head was cut off");
+    until("honest requests come through", || {
+        let headers = subnet.sign("plain", "POST", "/", "", body, None);
+        (subnet.send("POST", "/", &headers, body).0 == 200).then_some(())
+    });
+}

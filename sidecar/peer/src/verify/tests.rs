@@ -223,6 +223,23 @@ async fn a_chain_slower_than_the_ttl_gives_no_answer_and_a_remedy() {
     assert!(error.reason == "Stale" && error.detail.contains("verification_ttl_s"), "{error:?}");
 }
 
+#[tokio::test(start_paused = true)]
+async fn fiber_5_3_8_a_sync_that_fails_leaves_no_stale_stake_behind() {
+    // Fiber's metagraph stops being read and goes on to be believed. Here an answer rests on what was read within the TTL,
+    // or there is none.
+    let chain = Chain::new(vec![neuron(1, 1_000, true)]);
+    *chain.now.lock() = Err(FactsError { reason: "EndpointDown", detail: "down".into() });
+    let verifier = Verifier::new(chain.clone(), RULES);
+    assert!(verifier.verify(&hotkey(1)).await.unwrap().verified);
+    for _ in 0..10 {
+        tokio::time::sleep(TTL).await;
+        if let Ok(body) = verifier.verify(&hotkey(1)).await {
+            assert!(chain.held().unwrap().read_at.elapsed() <= TTL, "{body:?}");
+        }
+    }
+    assert_eq!(verifier.verify(&hotkey(1)).await.unwrap_err().reason, "EndpointDown");
+}
+
 /// A chain whose blocks and clock are moved by hand, for shuttle.
 #[derive(Default)]
 struct ByHand {
