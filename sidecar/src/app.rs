@@ -1,6 +1,6 @@
 //! What the parts of the process share: handles only, each owned by the task that keeps it current.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
 use sidecar_consensus::Consensus;
@@ -13,6 +13,7 @@ use tokio::sync::watch;
 
 use crate::metrics::Metrics;
 use crate::network_file::NetworkFile;
+use crate::signer::Signer;
 
 /// Everything that requests are answered from.
 pub(crate) struct App {
@@ -30,6 +31,8 @@ pub(crate) struct App {
     pub(crate) verifier: Verifier,
     /// This member of the group, once the group is known.
     pub(crate) group: watch::Receiver<Option<Consensus>>,
+    /// Signs with the hotkey, once it is there.
+    pub(crate) signer: OnceLock<Arc<Signer>>,
     /// Counters.
     pub(crate) metrics: Arc<Metrics>,
 }
@@ -46,7 +49,7 @@ impl App {
         let registry = Arc::new(Registry::new());
         let metrics = Arc::new(Metrics::new(chain.clone(), registry.clone(), group.clone(), file.error.clone()));
         let verifier = Verifier::new(Arc::new(ChainFacts(chain.clone())), verify_rules(&file.network.borrow()));
-        Self { kind, hotkey, file, chain, registry, verifier, group, metrics }
+        Self { kind, hotkey, file, chain, registry, verifier, group, signer: OnceLock::new(), metrics }
     }
 
     /// Why this sidecar cannot serve yet: `None` once the chain was read and nothing about the configuration is wrong.

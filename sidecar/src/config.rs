@@ -9,6 +9,7 @@ use sidecar_util::config::{GroupConfig, NetworkConfig};
 use sidecar_util::http::NodeKind;
 
 use crate::args::RunArgs;
+use crate::signer::LeasePlace;
 
 /// Defaults of the flags.
 #[derive(Debug, Clone, Copy)]
@@ -61,6 +62,12 @@ pub struct Config {
     pub peer_listen: SocketAddr,
     /// Unix socket of the HTTP API.
     pub socket: PathBuf,
+    /// Where the signing lease is.
+    pub(crate) lease: LeasePlace,
+    /// File with the signer's policy.
+    pub signer_policy: Option<PathBuf>,
+    /// Signatures of others before this block are in order.
+    pub accept_foreign_signer_before: Option<u64>,
 }
 
 impl TryFrom<&RunArgs> for Config {
@@ -81,12 +88,36 @@ impl TryFrom<&RunArgs> for Config {
             listen,
             peer_listen,
             socket: args.socket.clone(),
+            lease: lease_place(args)?,
+            signer_policy: args.signer_policy.clone(),
+            accept_foreign_signer_before: args.accept_foreign_signer_before,
         })
     }
 }
 
 fn socket_address(field: &str, text: &str) -> Result<SocketAddr, ValueError> {
     text.parse().map_err(|_| ValueError::new(field, text, "is not an address and a port such as 0.0.0.0:9100"))
+}
+
+fn lease_place(args: &RunArgs) -> Result<LeasePlace, ValueError> {
+    let Some(lease) = &args.lease else {
+        return Ok(LeasePlace::File(args.lease_file.clone().unwrap_or_else(|| args.data_dir.join("signer.lease"))));
+    };
+    let plain = |name: &str| {
+        let alphanumeric = |c: Option<char>| c.is_some_and(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
+        let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-.".contains(c);
+        alphanumeric(name.chars().next()) && alphanumeric(name.chars().next_back()) && name.chars().all(inner)
+    };
+    match lease.split_once('/') {
+        Some((namespace, name)) if plain(namespace) && plain(name) => {
+            Ok(LeasePlace::Kubernetes { namespace: namespace.to_owned(), name: name.to_owned() })
+        }
+        _ => Err(ValueError::new(
+            "--lease",
+            lease,
+            "is not a Lease as NAMESPACE/NAME, such as default/validator-a-signer",
+        )),
+    }
 }
 
 /// Why a Network's description cannot be used.
@@ -192,6 +223,19 @@ mod tests {
         check(&["--listen=nowhere"], "--listen: `nowhere` is not an address");
         check(&["--peer-listen=1.2.3.4"], "--peer-listen: `1.2.3.4` is not an address");
         check(&["--peer-listen=0.0.0.0:9100"], "--peer-listen: `0.0.0.0:9100` is the address of the HTTP API");
+        for lease in ["a", "a/", "/b", "a/b/c", "A/b", "a/-b"] {
+            check(&["--lease", lease], &format!("--lease: `{lease}` is not a Lease as NAMESPACE/NAME"));
+        }
+    }
+
+    #[test]
+    fn the_lease_is_in_the_cluster_or_in_a_file() {
+        let place = |flags: &[&str]| Config::try_from(&args(flags)).unwrap().lease;
+        let kubernetes = LeasePlace::Kubernetes { namespace: "a".into(), name: "b-c".into() };
+        assert_eq!(place(&["--lease=a/b-c"]), kubernetes);
+        assert_eq!(place(&["--data-dir=/x"]), LeasePlace::File("/x/signer.lease".into()));
+        assert_eq!(place(&["--data-dir=/x", "--lease-file=/y"]), LeasePlace::File("/y".into()));
+        assert!(Cli::try_parse_from(["mycelium-sidecar", "--kind=miner", "--lease=a/b", "--lease-file=/y"]).is_err());
     }
 
     #[test]

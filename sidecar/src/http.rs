@@ -6,6 +6,7 @@
 mod admin;
 mod read;
 mod reject;
+mod sign;
 
 pub(crate) mod serve;
 
@@ -21,11 +22,25 @@ use warp::{Filter, Rejection};
 use crate::app::App;
 use reject::Problem;
 
-/// Everything that is served.
-pub(crate) fn api(app: &Arc<App>) -> BoxedFilter<(Response,)> {
+/// Through which listener a request came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Door {
+    /// The network: anybody who reaches the pod.
+    Tcp,
+    /// The unix socket: the containers of this pod.
+    Socket,
+}
+
+/// Everything that is served through one door.
+pub(crate) fn api(app: &Arc<App>, door: Door) -> BoxedFilter<(Response,)> {
     let metrics = app.metrics.clone();
     let count = warp::log::custom(move |info| metrics.request(route(info.path()), info.status().as_u16()));
-    admin::routes(app).or(read::routes(app)).unify().recover(reject::recover).unify().with(count).map(respond).boxed()
+    let everywhere = admin::routes(app).or(read::routes(app)).unify().boxed();
+    let served = match door {
+        Door::Tcp => everywhere,
+        Door::Socket => everywhere.or(sign::routes(app)).unify().boxed(),
+    };
+    served.recover(reject::recover).unify().with(count).map(respond).boxed()
 }
 
 fn respond(reply: impl warp::Reply) -> Response {
@@ -62,7 +77,20 @@ fn typed(status: StatusCode, content_type: &'static str, body: Vec<u8>) -> Respo
 
 /// The route of a path, from a closed set: labels of metrics must not come from strangers.
 fn route(path: &str) -> &'static str {
-    const ROUTES: [&str; 6] = ["/healthz", "/readyz", "/metrics", "/v1/status", "/v1/metagraph", "/v1/validators"];
+    const ROUTES: [&str; 12] = [
+        "/healthz",
+        "/readyz",
+        "/metrics",
+        "/v1/status",
+        "/v1/metagraph",
+        "/v1/validators",
+        "/v1/sign",
+        "/v1/signer",
+        "/v1/signer/acknowledge",
+        "/v1/weights",
+        "/v1/axon",
+        "/v1/commitments",
+    ];
     let known = ROUTES.into_iter().find(|route| *route == path);
     let verify = path.starts_with("/v1/validators/") && path.ends_with("/verify");
     known.unwrap_or(if verify { "/v1/validators/{hotkey}/verify" } else { "other" })

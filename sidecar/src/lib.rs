@@ -14,6 +14,7 @@ mod network_file;
 mod peer_rpc;
 mod peer_tls;
 mod run;
+mod signer;
 
 pub mod args;
 pub mod config;

@@ -16,6 +16,7 @@ use sidecar_util::http::{EntryState, GroupRole};
 use tokio::sync::watch;
 
 use crate::config::NetworkConfigError;
+use crate::signer::SignerMetrics;
 
 /// Every counter of the process, and where its gauges are read.
 pub(crate) struct Metrics {
@@ -24,6 +25,7 @@ pub(crate) struct Metrics {
     verifications: Family<VerificationLabels, Counter>,
     registry_events: Family<EventLabels, Counter>,
     peer_calls: Family<PeerLabels, Counter>,
+    signer: SignerMetrics,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -67,8 +69,14 @@ impl Metrics {
         registry.register("registry_events", "Changes of registry entries", registry_events.clone());
         let peer_calls = Family::default();
         registry.register("peer_calls", "Calls between members of the group", peer_calls.clone());
+        let signer = SignerMetrics::register(&mut registry);
         registry.register_collector(Box::new(Gauges { chain, entries, group, config_error }));
-        Self { registry, requests, verifications, registry_events, peer_calls }
+        Self { registry, requests, verifications, registry_events, peer_calls, signer }
+    }
+
+    /// What the signer counts.
+    pub(crate) fn signer(&self) -> SignerMetrics {
+        self.signer.clone()
     }
 
     /// A request was answered.

@@ -21,7 +21,8 @@ use tracing::{info, warn};
 use crate::app::App;
 use crate::config::Config;
 use crate::group::{self, GroupParts};
-use crate::http::{self, serve::serve};
+use crate::http::{self, Door, serve::serve};
+use crate::signer::{Policy, Signer, SignerParts};
 use crate::{ingest, network_file};
 
 /// Who may use the unix socket: this user, and the group that the pod's containers share.
@@ -58,15 +59,36 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let (member, group) = watch::channel(None);
     let app = Arc::new(App::new(config.kind, pair.hotkey(), file, querier.handle(), group));
 
+    let policy = config.signer_policy.as_deref().map_or_else(|| Ok(Policy::default()), Policy::read)?;
+    let parts = SignerParts {
+        pair: pair.clone(),
+        policy,
+        memory_file: config.data_dir.join("signer.json"),
+        accept_foreign_before: config.accept_foreign_signer_before,
+        chain: querier.handle(),
+        network: app.file.network.clone(),
+        metrics: app.metrics.signer(),
+    };
+    let signer = Signer::new(parts, &config.lease)?;
+    app.signer.get_or_init(|| signer.clone());
+
     let [stop_serving, stop_group, stop_core] = std::array::from_fn(|_| CancellationToken::new());
     // Cancelled by the end of any part, a panic included: nothing goes on with a part missing.
     let ended_early = CancellationToken::new();
     let watching = tokio::spawn(guarded(&ended_early, file_watch.run()));
     let ingesting = tokio::spawn(guarded(&ended_early, ingest::run(app.clone(), stop_core.clone())));
-    let api = http::api(&app);
+    let stop_signing = stop_core.clone();
+    let place = config.lease.clone();
+    let signing = tokio::spawn(guarded(&ended_early, async move { signer.run(place, stop_signing).await }));
     let serving = [
-        tokio::spawn(guarded(&ended_early, serve(TcpListenerStream::new(listener), api.clone(), stop_serving.clone()))),
-        tokio::spawn(guarded(&ended_early, serve(UnixListenerStream::new(socket), api, stop_serving.clone()))),
+        tokio::spawn(guarded(
+            &ended_early,
+            serve(TcpListenerStream::new(listener), http::api(&app, Door::Tcp), stop_serving.clone()),
+        )),
+        tokio::spawn(guarded(
+            &ended_early,
+            serve(UnixListenerStream::new(socket), http::api(&app, Door::Socket), stop_serving.clone()),
+        )),
     ];
     let taking_part = async {
         let Some(listener) = peer_listener else {
@@ -105,6 +127,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     stop_core.cancel();
     watching.abort();
     ingesting.await?;
+    signing.await?;
     querier.shutdown().await;
     if let Err(error) = std::fs::remove_file(&config.socket) {
         warn!(%error, socket = %config.socket.display(), "socket was not removed");

@@ -11,6 +11,7 @@ use warp::reject::MethodNotAllowed;
 use warp::reply::Response;
 
 use super::{Unmatched, typed};
+use crate::signer::Refusal;
 
 /// What can be wrong with a request or with this sidecar.
 #[derive(Debug)]
@@ -91,4 +92,91 @@ pub(crate) async fn recover(rejection: Unmatched) -> Result<Response, Infallible
         Problem::Internal(format!("{rejection:?}"))
     };
     Ok(problem.into_response())
+}
+
+/// What can be wrong with a request to the signer.
+#[derive(Debug)]
+pub(crate) enum SignerProblem {
+    /// The signer is not there yet.
+    Starting,
+    /// The body is no JSON.
+    MediaType(String),
+    /// The body is too large.
+    TooLarge { bytes_max: usize },
+    /// The body cannot be understood.
+    Body(String),
+    /// A value of the body or of a header.
+    Field(ValueError),
+    /// Another body under a key that was used.
+    KeyReused { key: String },
+    /// The signer says no.
+    Refused(Refusal),
+}
+
+/// Seconds after which somebody may ask again who was refused because the lease is not held.
+const LEASE_RETRY_S: u64 = 5;
+
+/// The problem as an answer. What a program can act on stands beside the text: `reason`, `field`, `retry_after_s`.
+pub(crate) fn signer_problem(problem: &SignerProblem) -> Response {
+    let (status, kind, title) = match problem {
+        SignerProblem::MediaType(_) => (
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "unsupported-media-type",
+            "The body is of another type than this path takes",
+        ),
+        SignerProblem::TooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "body-too-large", "The body is too large"),
+        SignerProblem::Body(_) => (StatusCode::BAD_REQUEST, "invalid-body", "The body cannot be understood"),
+        SignerProblem::Field(_) => (StatusCode::BAD_REQUEST, "invalid-parameter", "A value cannot be used"),
+        SignerProblem::KeyReused { .. } => {
+            (StatusCode::UNPROCESSABLE_ENTITY, "idempotency-key-reused", "The key was used for another request")
+        }
+        SignerProblem::Refused(Refusal::Policy(_)) => {
+            (StatusCode::FORBIDDEN, "policy-denied", "The signer's policy does not allow this")
+        }
+        SignerProblem::Refused(Refusal::Rate { .. }) => {
+            (StatusCode::TOO_MANY_REQUESTS, "rate-limited", "The signer's policy does not allow this so often")
+        }
+        SignerProblem::Refused(Refusal::Foreign(_)) => {
+            (StatusCode::CONFLICT, "foreign-signer", "Another process signs with this hotkey")
+        }
+        SignerProblem::Starting
+        | SignerProblem::Refused(Refusal::NotHeld(_) | Refusal::NotLooked(_) | Refusal::Memory { .. }) => {
+            (StatusCode::SERVICE_UNAVAILABLE, "signer-not-held", "This sidecar may not sign now")
+        }
+    };
+    let detail = match problem {
+        SignerProblem::Starting => "the sidecar is starting: try again in a few seconds".to_owned(),
+        SignerProblem::MediaType(found) => format!("content-type: `{found}` is not taken: send application/json"),
+        SignerProblem::TooLarge { bytes_max } => format!("send at most {bytes_max} bytes"),
+        SignerProblem::Body(detail) => detail.clone(),
+        SignerProblem::Field(error) => error.to_string(),
+        SignerProblem::KeyReused { key } => {
+            format!("Idempotency-Key: `{key}` was used for a request with another body: give each request its own")
+        }
+        SignerProblem::Refused(refusal) => refusal.to_string(),
+    };
+    let retry_after_s = match problem {
+        SignerProblem::Refused(Refusal::Rate { wait, .. }) => Some(wait.as_secs() + 1),
+        _ if status == StatusCode::SERVICE_UNAVAILABLE => Some(LEASE_RETRY_S),
+        _ => None,
+    };
+    let mut body = serde_json::json!({
+        "type": format!("urn:mycelium:{kind}"), "title": title, "status": status.as_u16(), "detail": detail,
+    });
+    match problem {
+        SignerProblem::Refused(Refusal::Policy(error)) | SignerProblem::Field(error) => {
+            body["field"] = error.field.as_str().into()
+        }
+        SignerProblem::Refused(refusal) => body["reason"] = refusal.reason().into(),
+        SignerProblem::Starting => body["reason"] = "Starting".into(),
+        _ => {}
+    }
+    if let Some(seconds) = retry_after_s {
+        body["retry_after_s"] = seconds.into();
+    }
+    let mut response = typed(status, "application/problem+json", body.to_string().into_bytes());
+    if let Some(seconds) = retry_after_s {
+        response.headers_mut().insert(http::header::RETRY_AFTER, seconds.into());
+    }
+    response
 }

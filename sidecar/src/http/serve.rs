@@ -4,14 +4,18 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::signer::Caller;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::Semaphore;
 use tokio_stream::{Stream, StreamExt};
 use tokio_util::sync::CancellationToken;
+use tower::ServiceExt as _;
 use tracing::{debug, warn};
 use warp::filters::BoxedFilter;
 use warp::reply::Response;
@@ -31,10 +35,29 @@ const GRACE: Duration = Duration::from_secs(5);
 /// Pause after the listener failed to accept, which it does while there are no free file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// A stream of a client that may be known to the kernel.
+pub(crate) trait ClientStream: AsyncRead + AsyncWrite + Unpin + Send + 'static {
+    /// The process at the other end.
+    fn caller(&self) -> Option<Caller>;
+}
+
+impl ClientStream for TcpStream {
+    fn caller(&self) -> Option<Caller> {
+        None
+    }
+}
+
+impl ClientStream for UnixStream {
+    fn caller(&self) -> Option<Caller> {
+        let peer = self.peer_cred().ok()?;
+        Some(Caller { uid: peer.uid(), pid: peer.pid() })
+    }
+}
+
 /// Serves until `stop`, then lets requests that are under way finish.
 pub(crate) async fn serve<I, S>(incoming: S, api: BoxedFilter<(Response,)>, stop: CancellationToken)
 where
-    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    I: ClientStream,
     S: Stream<Item = io::Result<I>> + Send,
 {
     let mut builder = http1::Builder::new();
@@ -59,7 +82,14 @@ where
                 Some((permit, Ok(stream))) => (permit, stream),
             },
         };
-        let service = TowerToHyperService::new(warp::service(api.clone()));
+        let caller = stream.caller();
+        let service = warp::service(api.clone()).map_request(move |mut request: http::Request<Incoming>| {
+            if let Some(caller) = caller {
+                request.extensions_mut().insert(caller);
+            }
+            request
+        });
+        let service = TowerToHyperService::new(service);
         let connection = graceful.watch(builder.serve_connection(TokioIo::new(stream), service));
         // `graceful` awaits it.
         tokio::spawn(async move {

@@ -78,7 +78,7 @@ impl Bench {
     }
 
     async fn get(&self, path: &str) -> (u16, String, Value) {
-        let response = request().path(path).reply(&api(&self.app)).await;
+        let response = request().path(path).reply(&api(&self.app, Door::Tcp)).await;
         let content_type = response.headers().get("content-type").map(|it| it.to_str().unwrap().to_owned());
         let body = serde_json::from_slice(response.body()).unwrap_or(Value::Null);
         (response.status().as_u16(), content_type.unwrap_or_default(), body)
@@ -174,11 +174,11 @@ async fn a_bad_hotkey_is_refused_by_name() {
 async fn unknown_paths_and_methods_are_problems_too() {
     let bench = Bench::synced().await;
     for path in ["/", "/v1", "/v1/statuss", "/v1/status/x", "/v1/validators/x", "/v1/validators//verify"] {
-        let response = request().path(path).reply(&api(&bench.app)).await;
+        let response = request().path(path).reply(&api(&bench.app, Door::Tcp)).await;
         assert!([404, 400].contains(&response.status().as_u16()), "{path}: {}", response.status());
     }
     assert_eq!(bench.problem("/v2").await.1, "urn:mycelium:not-found");
-    let response = request().method("POST").path("/v1/status").reply(&api(&bench.app)).await;
+    let response = request().method("POST").path("/v1/status").reply(&api(&bench.app, Door::Tcp)).await;
     assert_eq!(response.status().as_u16(), 405);
 }
 
@@ -233,13 +233,14 @@ async fn a_subnet_that_vanished_makes_it_unready_and_verifies_nobody() {
 #[tokio::test(start_paused = true)]
 async fn an_unchanged_metagraph_is_not_sent_again() {
     let bench = Bench::synced().await;
-    let response = request().path("/v1/metagraph").reply(&api(&bench.app)).await;
+    let response = request().path("/v1/metagraph").reply(&api(&bench.app, Door::Tcp)).await;
     let etag = response.headers()["etag"].to_str().unwrap().to_owned();
-    let again = request().path("/v1/metagraph").header("if-none-match", &etag).reply(&api(&bench.app)).await;
+    let again = request().path("/v1/metagraph").header("if-none-match", &etag).reply(&api(&bench.app, Door::Tcp)).await;
     assert_eq!((again.status().as_u16(), again.body().len()), (304, 0));
     bench.chain.advance();
     bench.querier.watch().wait_for(|view| view.block == Some(2)).await.unwrap();
-    let changed = request().path("/v1/metagraph").header("if-none-match", &etag).reply(&api(&bench.app)).await;
+    let changed =
+        request().path("/v1/metagraph").header("if-none-match", &etag).reply(&api(&bench.app, Door::Tcp)).await;
     assert_eq!(changed.status().as_u16(), 200);
 }
 
@@ -248,7 +249,7 @@ async fn metrics_are_open_metrics_with_closed_labels() {
     let bench = Bench::synced().await;
     bench.get("/v1/some/path/of/a/stranger").await;
     bench.get(&format!("/v1/validators/{}/verify", ss58(OWN))).await;
-    let response = request().path("/metrics").reply(&api(&bench.app)).await;
+    let response = request().path("/metrics").reply(&api(&bench.app, Door::Tcp)).await;
     let text = std::str::from_utf8(response.body()).unwrap();
     for line in [
         "mycelium_sidecar_chain_synced 1",

@@ -1,0 +1,206 @@
+//! What the user's containers have signed: on the unix socket only.
+//!
+//! Everything is decided by the signer; here bodies become typed requests, and refusals become problems.
+
+use std::collections::VecDeque;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::pin::pin;
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use bytes::{Buf, BytesMut};
+use futures::{Stream, StreamExt as _};
+use http::{HeaderMap, header};
+use parking_lot::Mutex;
+use serde::de::DeserializeOwned;
+use sidecar_util::ValueError;
+use sidecar_util::http::{AcknowledgeRequest, SignBody, SignRequest, SignerBody, SignerStatus};
+use warp::Filter;
+use warp::reply::Response;
+
+use super::reject::{SignerProblem, signer_problem};
+use super::{Routes, json, with};
+use crate::app::App;
+use crate::signer::{Caller, Signer};
+
+/// Largest body: the weights of a whole subnet are some 30 kB.
+const BODY_BYTES_MAX: usize = 256 * 1024;
+
+/// Longest idempotency key: a UUID is 36 characters.
+const KEY_BYTES_MAX: usize = 128;
+
+/// Answers kept for repeated keys. They matter for the seconds in which a client tries again.
+const REPLIES_MAX: usize = 1024;
+
+/// `POST /v1/sign`, `GET /v1/signer`, `POST /v1/signer/acknowledge`.
+pub(crate) fn routes(app: &Arc<App>) -> Routes {
+    let replies = Arc::new(Replies::default());
+    let signing = warp::path!("v1" / "sign").and(warp::post()).and(posted(app)).then(move |posted, body| {
+        let replies = replies.clone();
+        async move { respond(sign(posted, body, &replies).await) }
+    });
+    let acknowledging = warp::path!("v1" / "signer" / "acknowledge")
+        .and(warp::post())
+        .and(posted(app))
+        .then(|posted: Posted, body| async move { respond(acknowledge(&posted, body).await) });
+    let signer = warp::path!("v1" / "signer").and(warp::get()).and(with(app)).map(|app: Arc<App>| {
+        respond(signer(&app).map(|signer| {
+            let policy = signer.policy();
+            SignerBody {
+                hotkey: signer.hotkey(),
+                status: signer.status(),
+                domains: policy.domains.iter().map(|domain| domain.name.clone()).collect(),
+                calls: policy.calls.iter().map(|call| call.name().to_owned()).collect(),
+            }
+        }))
+    });
+    signing.or(acknowledging).unify().or(signer).unify().boxed()
+}
+
+/// What comes with every body.
+pub(crate) struct Posted {
+    app: Arc<App>,
+    caller: Caller,
+    headers: HeaderMap,
+}
+
+type Outcome<T> = Result<T, SignerProblem>;
+
+fn posted(
+    app: &Arc<App>,
+) -> impl Filter<
+    Extract = (Posted, impl Stream<Item = Result<impl Buf + use<>, warp::Error>> + Send + use<>),
+    Error = warp::Rejection,
+> + Clone
++ use<> {
+    with(app)
+        .and(warp::ext::optional::<Caller>())
+        .and(warp::header::headers_cloned())
+        .map(|app, caller: Option<Caller>, headers| Posted { app, caller: caller.unwrap_or_default(), headers })
+        .and(warp::body::stream())
+}
+
+fn respond<T: serde::Serialize>(outcome: Outcome<T>) -> Response {
+    match outcome {
+        Ok(body) => json(&body),
+        Err(problem) => signer_problem(&problem),
+    }
+}
+
+fn signer(app: &App) -> Outcome<&Arc<Signer>> {
+    app.signer.get().ok_or(SignerProblem::Starting)
+}
+
+async fn sign<B: Buf>(
+    posted: Posted,
+    body: impl Stream<Item = Result<B, warp::Error>>,
+    replies: &Replies,
+) -> Outcome<SignBody> {
+    let (request, fingerprint) = read::<SignRequest, B>(&posted.headers, body).await?;
+    let message = match (&request.message, &request.text) {
+        (Some(message), None) => BASE64.decode(message).map_err(|error| {
+            let expected = format!("is not base64 ({error}): encode the bytes in the standard alphabet with padding");
+            SignerProblem::Field(ValueError::new("message", message, expected))
+        })?,
+        (None, Some(text)) => text.clone().into_bytes(),
+        _ => {
+            let expected = "is needed once: give the message as base64 in `message`, or as text in `text`";
+            return Err(SignerProblem::Field(ValueError::new("message", "", expected)));
+        }
+    };
+    let key = key(&posted.headers)?.map(|key| (posted.caller.uid, key));
+    if let Some(key) = &key
+        && let Some(reply) = replies.find(key, fingerprint)?
+    {
+        return Ok(reply);
+    }
+    let signer = signer(&posted.app)?;
+    let signed = signer.sign_message(posted.caller, &request.domain, &message).map_err(SignerProblem::Refused)?;
+    let body = SignBody {
+        signature: format!("0x{}", hex::encode(signed.signature)),
+        hotkey: signed.hotkey,
+        scheme: "sr25519".to_owned(),
+        signed: BASE64.encode(&signed.bytes),
+        epoch: signed.epoch,
+    };
+    if let Some(key) = key {
+        replies.keep(key, fingerprint, &body);
+    }
+    Ok(body)
+}
+
+async fn acknowledge<B: Buf>(
+    posted: &Posted,
+    body: impl Stream<Item = Result<B, warp::Error>>,
+) -> Outcome<SignerStatus> {
+    let (request, _) = read::<AcknowledgeRequest, B>(&posted.headers, body).await?;
+    let signer = signer(&posted.app)?;
+    signer.acknowledge(request.before_block).map_err(SignerProblem::Refused)?;
+    Ok(signer.status())
+}
+
+/// Reads a body of JSON within its bound. The number tells it from other bodies.
+pub(crate) async fn read<T: DeserializeOwned, B: Buf>(
+    headers: &HeaderMap,
+    body: impl Stream<Item = Result<B, warp::Error>>,
+) -> Outcome<(T, u64)> {
+    let found = headers.get(header::CONTENT_TYPE).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
+    let kind = found.as_deref().and_then(|found| found.split(';').next()).unwrap_or_default();
+    if !kind.trim().eq_ignore_ascii_case("application/json") {
+        return Err(SignerProblem::MediaType(found.unwrap_or_default()));
+    }
+    let (mut body, mut whole) = (pin!(body), BytesMut::new());
+    while let Some(part) = body.next().await {
+        let mut part = part.map_err(|error| SignerProblem::Body(format!("the body broke off: {error}")))?;
+        if whole.len() + part.remaining() > BODY_BYTES_MAX {
+            return Err(SignerProblem::TooLarge { bytes_max: BODY_BYTES_MAX });
+        }
+        whole.extend_from_slice(&part.copy_to_bytes(part.remaining()));
+    }
+    let mut hasher = DefaultHasher::new();
+    whole.hash(&mut hasher);
+    let read = serde_json::from_slice(&whole).map_err(|error| SignerProblem::Body(error.to_string()))?;
+    Ok((read, hasher.finish()))
+}
+
+/// The request's idempotency key.
+pub(crate) fn key(headers: &HeaderMap) -> Outcome<Option<String>> {
+    let Some(value) = headers.get("idempotency-key") else { return Ok(None) };
+    let text = String::from_utf8_lossy(value.as_bytes());
+    let plain = text.chars().all(|c| c.is_ascii_graphic());
+    if text.is_empty() || text.len() > KEY_BYTES_MAX || !plain {
+        let expected = format!("is not 1 to {KEY_BYTES_MAX} printable characters without spaces: give a UUID");
+        return Err(SignerProblem::Field(ValueError::new("Idempotency-Key", text, expected)));
+    }
+    Ok(Some(text.into_owned()))
+}
+
+/// Answers by caller and key, the oldest dropped first: a request that is sent again gets the same signature.
+#[derive(Default)]
+struct Replies(Mutex<VecDeque<Reply>>);
+
+struct Reply {
+    key: (u32, String),
+    fingerprint: u64,
+    body: SignBody,
+}
+
+impl Replies {
+    fn find(&self, key: &(u32, String), fingerprint: u64) -> Outcome<Option<SignBody>> {
+        let replies = self.0.lock();
+        let Some(reply) = replies.iter().find(|reply| reply.key == *key) else { return Ok(None) };
+        if reply.fingerprint == fingerprint {
+            return Ok(Some(reply.body.clone()));
+        }
+        Err(SignerProblem::KeyReused { key: key.1.clone() })
+    }
+
+    fn keep(&self, key: (u32, String), fingerprint: u64, body: &SignBody) {
+        let mut replies = self.0.lock();
+        if replies.len() >= REPLIES_MAX {
+            replies.pop_front();
+        }
+        replies.push_back(Reply { key, fingerprint, body: body.clone() });
+    }
+}
