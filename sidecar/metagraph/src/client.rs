@@ -248,7 +248,7 @@ async fn validator_trust(at: &AtBlock, netuid: NetUid) -> Result<Vec<u16>, Chain
 }
 
 /// A chain without Aura, or one that makes blocks on demand, declares no block time.
-fn block_time(at: &AtBlock) -> Option<Duration> {
+pub(crate) fn block_time(at: &AtBlock) -> Option<Duration> {
     let (pallet, constant) = SLOT_DURATION;
     let milliseconds = at.constants().entry(subxt::dynamic::constant::<u64>(pallet, constant)).ok()?;
     (milliseconds > 0).then(|| Duration::from_millis(milliseconds))
@@ -312,7 +312,7 @@ fn undecodable<E: Into<Cause>>(what: &'static str) -> impl Fn(E) -> ChainError {
 }
 
 /// Tells a node that refuses from a connection that is gone: subxt reports both in the same variants.
-fn refused<E: Into<Cause>>(operation: &'static str) -> impl Fn(E) -> ChainError {
+pub(crate) fn refused<E: Into<Cause>>(operation: &'static str) -> impl Fn(E) -> ChainError {
     move |error| {
         let source: Cause = error.into();
         if is_node_answer(source.as_ref()) {

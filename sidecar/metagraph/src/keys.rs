@@ -3,21 +3,35 @@
 //! Read once, kept in memory that is wiped, never printed: nothing here implements `Debug` over a secret, and no error
 //! repeats what stood in a file, only where it was wrong.
 
+mod encrypted;
+
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use schnorrkel::{ExpansionMode, Keypair, MiniSecretKey, SecretKey};
 use serde::Deserialize;
 use sidecar_util::{Hotkey, ValueError};
+use subxt::Config;
+use subxt::tx::Signer;
+use subxt::utils::{AccountId32, MultiSignature};
 use subxt_signer::bip39::Mnemonic;
-use subxt_signer::sr25519::{self, Keypair, PublicKey, Signature};
+use subxt_signer::sr25519::{self, PublicKey, Signature};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
+
+pub use encrypted::Password;
 
 /// Wallet files have a few hundred bytes; what is larger is something else.
 const FILE_BYTES_MAX: u64 = 64 * 1024;
 
-/// How the encrypted forms of a wallet file begin: `NaCl`, Ansible vault, Fernet.
-const ENCRYPTED: [&[u8]; 3] = [b"$NACL", b"$ANSIBLE_VAULT", b"gAAAAA"];
+/// Context of Substrate's signatures.
+const SIGNING_CONTEXT: &[u8] = b"substrate";
+
+/// `cryptoType` of keys that can sign here; absent in older files, which have no other.
+const SR25519: i64 = 1;
+
+/// Rounds with which Substrate makes a seed of a phrase.
+const PHRASE_ROUNDS: u32 = 2048;
 
 /// Why a hotkey could not be taken from a file.
 #[derive(Debug, thiserror::Error)]
@@ -49,10 +63,59 @@ pub enum KeyError {
     TooLarge,
     /// Protected by a password.
     #[error(
-        "is encrypted: write the hotkey without a password (`btcli wallet regen-hotkey --no-use-password`) and let \
-             the Secret protect it"
+        "is encrypted: name a file with its password (--hotkey-password-file), or write the hotkey without one \
+             (`btcli wallet regen-hotkey --no-use-password`) and let the Secret protect it"
     )]
     Encrypted,
+    /// The password does not open it.
+    #[error("is not opened by the password given: give the one with which the hotkey was made")]
+    WrongPassword,
+    /// It begins like an encrypted file and goes on as none.
+    #[error("{expected}: take the file from the wallet again")]
+    EncryptedForm {
+        /// What is wrong, as the end of a sentence.
+        expected: &'static str,
+    },
+    /// Opening takes more memory than this process may have.
+    #[error(
+        "is encrypted in the form that takes {needed_mib} MiB of memory to open, and {available_mib} MiB are left: raise the \
+             memory limit of the sidecar's container, or write the hotkey without a password"
+    )]
+    Memory {
+        /// What opening takes.
+        needed_mib: u64,
+        /// What is left under the limit.
+        available_mib: u64,
+    },
+    /// The password file is not there or cannot be read.
+    #[error("password file `{}` cannot be read: check the path and the mount of its Secret", path.display())]
+    PasswordFile {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The password file has no password in it.
+    #[error("password file `{}` is empty or larger than any password: put the password there, and nothing else", path.display())]
+    PasswordContent {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The environment variable of the wallet has another value than the wallet writes.
+    #[error("environment variable {name} is not as Bittensor's wallet writes it (`Keyfile.save_password_to_env`)")]
+    PasswordVariable {
+        /// The variable.
+        name: String,
+    },
+    /// Another kind of key.
+    #[error(
+        "has an ed25519 key (`cryptoType` {crypto_type}): validators and miners sign with sr25519; make a hotkey of that kind"
+    )]
+    Ed25519 {
+        /// What the file says.
+        crypto_type: i64,
+    },
     /// Neither JSON nor a seed.
     #[error(
         "is neither a wallet file (JSON, wrong at line {line}, column {column}) nor a seed of 0x and 64 hex digits"
@@ -79,7 +142,7 @@ pub enum KeyError {
     NoAddress,
     /// Only the public part is there.
     #[error(
-        "has neither `secretSeed` nor `secretPhrase`: give the hotkey file itself, not its public part \
+        "has neither `secretSeed` nor `secretPhrase` nor `privateKey`: give the hotkey file itself, not its public part \
              (`hotkeypub.txt`, `coldkeypub.txt`)"
     )]
     NoSecret,
@@ -113,23 +176,37 @@ impl HotkeyPair {
 
     /// An sr25519 signature over a message, in the context `substrate` as the chain expects it.
     pub fn sign(&self, message: &[u8]) -> [u8; 64] {
-        self.pair.sign(message).0
+        self.pair.sign_simple(SIGNING_CONTEXT, message).to_bytes()
     }
 
     /// The key as subxt's extrinsics take it.
-    pub fn signer(&self) -> &Keypair {
-        &self.pair
+    pub fn signer(&self) -> &Self {
+        self
     }
 
     /// A key from a seed.
     pub fn from_seed(seed: &[u8; 32]) -> Result<Self, KeyError> {
-        let pair = Keypair::from_secret_key(*seed)
+        let seed = MiniSecretKey::from_bytes(seed)
             .map_err(|_| KeyError::Field { field: "secretSeed", expected: "is not an sr25519 seed" })?;
-        Ok(Self::from_pair(pair))
+        Ok(Self::from_pair(seed.expand_to_keypair(ExpansionMode::Ed25519)))
     }
 
     fn from_pair(pair: Keypair) -> Self {
-        Self { hotkey: pair.public_key().0.into(), pair }
+        Self { hotkey: pair.public.to_bytes().into(), pair }
+    }
+}
+
+impl<T: Config> Signer<T> for HotkeyPair
+where
+    T::AccountId: From<AccountId32>,
+    T::Signature: From<MultiSignature>,
+{
+    fn account_id(&self) -> T::AccountId {
+        AccountId32(*self.hotkey.as_bytes()).into()
+    }
+
+    fn sign(&self, payload: &[u8]) -> T::Signature {
+        MultiSignature::Sr25519(Self::sign(self, payload)).into()
     }
 }
 
@@ -149,8 +226,25 @@ pub fn verify(hotkey: &Hotkey, message: &[u8], signature: &[u8; 64]) -> bool {
 /// # Errors
 /// The file, the field and the remedy; never the content.
 pub fn read_hotkey(path: &Path) -> Result<HotkeyPair, KeyError> {
+    read_hotkey_with(path, None)
+}
+
+/// The same, with a password for files that are encrypted. Opening one takes seconds and, in the form that is written
+/// today, 512 MiB of memory: call it where that blocks nobody.
+///
+/// # Errors
+/// The file, the field and the remedy; never the content or the password.
+pub fn read_hotkey_with(path: &Path, password: Option<&Password>) -> Result<HotkeyPair, KeyError> {
     let bytes = read(path).map_err(|source| KeyError::Read { path: path.to_owned(), source })?;
-    parse_hotkey(&bytes).map_err(|source| KeyError::File { path: path.to_owned(), source: Box::new(source) })
+    let opened = match password {
+        Some(password) if encrypted::is_encrypted(bytes.trim_ascii()) && bytes.len() as u64 <= FILE_BYTES_MAX => {
+            // Not trimmed: a sealed key may end in any byte.
+            encrypted::decrypt(bytes.trim_ascii_start(), password)
+        }
+        _ => Ok(bytes),
+    };
+    let pair = opened.and_then(|bytes| parse_hotkey(&bytes));
+    pair.map_err(|source| KeyError::File { path: path.to_owned(), source: Box::new(source) })
 }
 
 fn read(path: &Path) -> std::io::Result<Zeroizing<Vec<u8>>> {
@@ -184,6 +278,8 @@ struct WalletFile {
     public_key: Option<String>,
     account_id: Option<String>,
     ss58_address: Option<String>,
+    private_key: Option<String>,
+    crypto_type: Option<i64>,
 }
 
 fn parse(bytes: &[u8]) -> Result<(Hotkey, Option<HotkeyPair>), KeyError> {
@@ -194,7 +290,7 @@ fn parse(bytes: &[u8]) -> Result<(Hotkey, Option<HotkeyPair>), KeyError> {
     if bytes.is_empty() {
         return Err(KeyError::Empty);
     }
-    if ENCRYPTED.iter().any(|start| bytes.starts_with(start)) {
+    if encrypted::is_encrypted(bytes) {
         return Err(KeyError::Encrypted);
     }
     if let Some(seed) = std::str::from_utf8(bytes).ok().and_then(|text| hex32(text.trim_matches('"'))) {
@@ -205,6 +301,9 @@ fn parse(bytes: &[u8]) -> Result<(Hotkey, Option<HotkeyPair>), KeyError> {
     let file: WalletFile = serde_json::from_slice(bytes)
         .map_err(|error| KeyError::Malformed { line: error.line(), column: error.column() })?;
 
+    if let Some(crypto_type) = file.crypto_type.filter(|crypto_type| *crypto_type != SR25519) {
+        return Err(KeyError::Ed25519 { crypto_type });
+    }
     let pair = secret(&file)?;
     let address = match (&file.ss58_address, &pair) {
         (Some(text), _) => {
@@ -223,7 +322,9 @@ fn parse(bytes: &[u8]) -> Result<(Hotkey, Option<HotkeyPair>), KeyError> {
         }
     }
     if let Some(pair) = &pair {
-        same(if file.secret_seed.is_some() { "secretSeed" } else { "secretPhrase" }, pair.hotkey)?;
+        let fields = [("secretSeed", &file.secret_seed), ("secretPhrase", &file.secret_phrase)];
+        let field = fields.into_iter().find(|(_, value)| value.is_some()).map_or("privateKey", |(field, _)| field);
+        same(field, pair.hotkey)?;
     }
     Ok((hotkey, pair))
 }
@@ -234,12 +335,43 @@ fn secret(file: &WalletFile) -> Result<Option<HotkeyPair>, KeyError> {
         let seed = hex32(seed).ok_or(KeyError::Field { field: "secretSeed", expected })?;
         return HotkeyPair::from_seed(&seed).map(Some);
     }
-    let Some(phrase) = &file.secret_phrase else { return Ok(None) };
+    let Some(phrase) = &file.secret_phrase else {
+        // Files of keys that were made from a derivation path have this one alone.
+        return file.private_key.as_ref().map(|key| expanded(key, file)).transpose();
+    };
     let wrong = |expected| KeyError::Field { field: "secretPhrase", expected };
     let mnemonic = Mnemonic::from_str(phrase)
         .map_err(|_| wrong("is not a BIP-39 phrase (12 to 24 English words with a checksum)"))?;
-    let pair = Keypair::from_phrase(&mnemonic, None).map_err(|_| wrong("makes no sr25519 key"))?;
-    Ok(Some(HotkeyPair::from_pair(pair)))
+    let entropy = Zeroizing::new(mnemonic.to_entropy());
+    let seed = substrate_seed(&entropy).ok_or_else(|| wrong("makes no sr25519 key"))?;
+    HotkeyPair::from_seed(&seed).map(Some)
+}
+
+/// A seed of a phrase as Substrate makes it: from the entropy, not from the words.
+fn substrate_seed(entropy: &[u8]) -> Option<Zeroizing<[u8; 32]>> {
+    let mut seed = Zeroizing::new([0; 64]);
+    pbkdf2::pbkdf2_hmac::<sha2::Sha512>(entropy, b"mnemonic", PHRASE_ROUNDS, seed.as_mut_slice());
+    seed.first_chunk().copied().map(Zeroizing::new)
+}
+
+/// A key after expansion: 64 bytes, in the one of two notations whose public part is the file's.
+fn expanded(text: &str, file: &WalletFile) -> Result<HotkeyPair, KeyError> {
+    let wrong = || KeyError::Field { field: "privateKey", expected: "is not 0x and 128 hex digits of an sr25519 key" };
+    let mut bytes = Zeroizing::new([0; 64]);
+    hex::decode_to_slice(text.strip_prefix("0x").unwrap_or(text), bytes.as_mut_slice()).map_err(|_| wrong())?;
+    let readings = [SecretKey::from_bytes(bytes.as_slice()), SecretKey::from_ed25519_bytes(bytes.as_slice())];
+    let mut pairs = readings.into_iter().flatten().map(|secret| HotkeyPair::from_pair(secret.to_keypair()));
+    let address = file.ss58_address.as_deref().and_then(|text| text.parse::<Hotkey>().ok());
+    let known = address.or_else(|| file.public_key.as_deref().and_then(hex32).map(|bytes| Hotkey::from(*bytes)));
+    match known {
+        Some(hotkey) => {
+            let mut pairs: Vec<HotkeyPair> = pairs.collect();
+            let right = pairs.iter().position(|pair| pair.hotkey == hotkey).unwrap_or(0);
+            // With neither, the comparison that follows names both sides.
+            if right < pairs.len() { Ok(pairs.swap_remove(right)) } else { Err(wrong()) }
+        }
+        None => pairs.next().ok_or_else(wrong),
+    }
 }
 
 fn hex32(text: &str) -> Option<Zeroizing<[u8; 32]>> {
@@ -326,7 +458,7 @@ mod tests {
         };
         check("", "empty");
         check(" \n", "empty");
-        check("$NACL\u{1}\u{2}", "--no-use-password");
+        check("$NACL\u{1}\u{2}", "--hotkey-password-file");
         check("gAAAAABhunter2", "encrypted");
         check("{\"secretSeed\": hunter2}", "line 1, column 16");
         check("[\"hunter2\"]", "neither a wallet file");

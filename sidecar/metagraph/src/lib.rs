@@ -11,6 +11,7 @@ mod querier;
 mod queries;
 mod source;
 
+pub mod extrinsics;
 pub mod fake;
 pub mod keys;
 
