@@ -63,7 +63,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let parts = SignerParts {
         pair: pair.clone(),
         policy,
-        memory_file: config.data_dir.join("signer.json"),
+        folder: config.data_dir.join("signer"),
         accept_foreign_before: config.accept_foreign_signer_before,
         chain: querier.handle(),
         network: app.file.network.clone(),

@@ -14,16 +14,18 @@ mod lease;
 mod metrics;
 mod policy;
 mod rates;
+mod submission;
 
 #[cfg(test)]
 mod simulation;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use jiff::Timestamp;
 use parking_lot::Mutex;
+use sidecar_metagraph::extrinsics::SubmitError;
 use sidecar_metagraph::keys::HotkeyPair;
 use sidecar_metagraph::{ChainView, QuerierHandle};
 use sidecar_util::config::NetworkConfig;
@@ -34,13 +36,18 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use clock::MachineClock;
-use foreign::{Finding, ForeignWatch, Look, Memory, Verdict};
+use foreign::{Finding, ForeignWatch, Look, Memory, Standing, Verdict};
 use guard::{NotHeld, Rules};
 use lease::{FileStore, KubernetesStore, Lease, LeaseStore};
 pub(crate) use metrics::{Kind, SignerMetrics};
 use policy::Operation;
 pub(crate) use policy::Policy;
 use rates::Buckets;
+pub(crate) use submission::{AxonAddress, Weights};
+use submission::{LeaseGate, Running};
+
+/// How many blocks pass between two looks at the account's nonce, which costs a few calls each.
+const NONCE_BLOCKS: u64 = 8;
 
 /// How often a clear verdict and the values known are written to disk while nothing is signed. What is signed is written
 /// before it is.
@@ -66,8 +73,8 @@ pub(crate) struct SignerParts {
     pub(crate) pair: HotkeyPair,
     /// What the user's container may have signed.
     pub(crate) policy: Policy,
-    /// File that remembers what was signed; it belongs to this sidecar alone.
-    pub(crate) memory_file: PathBuf,
+    /// Folder that remembers what was signed; it belongs to this sidecar alone.
+    pub(crate) folder: PathBuf,
     /// Signatures of others before this block are in order.
     pub(crate) accept_foreign_before: Option<u64>,
     /// The chain.
@@ -106,7 +113,7 @@ pub(crate) struct Signed {
 }
 
 /// Why something was not signed.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub(crate) enum Refusal {
     /// The policy, or no sense.
     #[error("{0}")]
@@ -136,6 +143,15 @@ pub(crate) enum Refusal {
         /// Why.
         cause: String,
     },
+    /// Extrinsics cannot be made at all.
+    #[error("extrinsics cannot be made: {cause}; messages are signed all the same")]
+    NoSubmitter {
+        /// Why.
+        cause: String,
+    },
+    /// The submission met something.
+    #[error(transparent)]
+    Submission(Box<SubmitError>),
 }
 
 impl Refusal {
@@ -147,7 +163,8 @@ impl Refusal {
             Self::Foreign(_) => "foreign_signer",
             Self::NotLooked(_) => "chain_not_looked_at",
             Self::NotHeld(_) => "not_held",
-            Self::Memory { .. } => "memory_failed",
+            Self::Memory { .. } | Self::NoSubmitter { .. } => "memory_failed",
+            Self::Submission(_) => "submission_failed",
         }
     }
 
@@ -159,7 +176,8 @@ impl Refusal {
             Self::Foreign(_) => "ForeignSigner",
             Self::NotLooked(_) => "ChainNotLookedAt",
             Self::NotHeld(cause) => cause.reason(),
-            Self::Memory { .. } => "MemoryFailed",
+            Self::Memory { .. } | Self::NoSubmitter { .. } => "MemoryFailed",
+            Self::Submission(error) => error.reason(),
         }
     }
 }
@@ -171,7 +189,11 @@ pub(crate) struct Signer {
     policy: Policy,
     buckets: Mutex<Buckets>,
     foreign: Mutex<ForeignWatch>,
-    memory_file: PathBuf,
+    folder: PathBuf,
+    /// Makes extrinsics; or why it does not.
+    submitter: Mutex<Result<Running, String>>,
+    /// For the parts that outlive a call.
+    own: Weak<Self>,
     chain: QuerierHandle,
     network: watch::Receiver<Arc<NetworkConfig>>,
     metrics: SignerMetrics,
@@ -183,20 +205,22 @@ impl Signer {
     /// # Errors
     /// The memory file is there and cannot be understood.
     pub(crate) fn new(parts: SignerParts, place: &LeasePlace) -> anyhow::Result<Arc<Self>> {
-        let SignerParts { pair, policy, memory_file, accept_foreign_before, chain, network, metrics } = parts;
-        let memory = read_memory(&memory_file)?;
+        let SignerParts { pair, policy, folder, accept_foreign_before, chain, network, metrics } = parts;
+        let memory = read_memory(&memory_file(&folder))?;
         let subject = subject(pair.hotkey(), &network.borrow());
         let rules = match place {
             LeasePlace::Kubernetes { .. } => Rules::KUBERNETES,
             LeasePlace::File(_) => Rules::FILE,
         };
-        let signer = Arc::new(Self {
+        let signer = Arc::new_cyclic(|own| Self {
             lease: Lease::new(rules, lease::identity(), Arc::new(MachineClock::new())),
             buckets: Mutex::new(Buckets::new(policy.rates)),
             foreign: Mutex::new(ForeignWatch::new(subject, memory, accept_foreign_before)),
             pair,
             policy,
-            memory_file,
+            folder,
+            submitter: Mutex::new(Err("the sidecar is starting".to_owned())),
+            own: own.clone(),
             chain,
             network,
             metrics,
@@ -216,8 +240,47 @@ impl Signer {
                 Err(cause) => Box::new(lease::Unusable(format!("{cause:#}"))),
             },
         };
-        let stopped = stop.clone();
-        tokio::join!(self.lease.keep(&*store, stop), self.watch_chain(stopped));
+        let (watching, submitting) = (stop.clone(), stop.clone());
+        tokio::join!(self.lease.keep(&*store, stop), self.watch_chain(watching), self.run_submitter(submitting));
+    }
+
+    /// Keeps a submitter for the Network as it is described.
+    async fn run_submitter(&self, stop: CancellationToken) {
+        let mut networks = self.network.clone();
+        loop {
+            let network = networks.borrow_and_update().clone();
+            let outdated = match &*self.submitter.lock() {
+                Ok(running) => running.is_outdated(&network),
+                Err(_) => true,
+            };
+            if outdated {
+                self.stop_submitter("the Network's description has changed").await;
+                let started = Running::start(self, LeaseGate(self.own.clone()), &self.folder);
+                if let Err(cause) = &started {
+                    warn!(cause, "no extrinsics are made");
+                }
+                *self.submitter.lock() = started;
+            }
+            tokio::select! {
+                () = stop.cancelled() => break,
+                Ok(()) = networks.changed() => {}
+            }
+        }
+        self.stop_submitter("the sidecar stops").await;
+    }
+
+    async fn stop_submitter(&self, why: &str) {
+        let before = std::mem::replace(&mut *self.submitter.lock(), Err(why.to_owned()));
+        if let Ok(running) = before {
+            running.shutdown().await;
+        }
+    }
+
+    fn with_submitter<T>(&self, use_it: impl FnOnce(&Running) -> T) -> Result<T, Refusal> {
+        match &*self.submitter.lock() {
+            Ok(running) => Ok(use_it(running)),
+            Err(cause) => Err(Refusal::NoSubmitter { cause: cause.clone() }),
+        }
     }
 
     /// The public part of the key.
@@ -249,7 +312,7 @@ impl Signer {
     ///
     /// # Errors
     /// Why not.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the typed requests are served by another part"))]
+    #[allow(dead_code, reason = "for the routes of typed requests")]
     pub(crate) fn sign_request(&self, caller: Caller, scheme: &'static str, bytes: &[u8]) -> Result<Signed, Refusal> {
         let genesis = self.chain.view().genesis_hash;
         let signed = policy::no_extrinsic(bytes, genesis.as_ref())
@@ -351,32 +414,46 @@ impl Signer {
         }
     }
 
-    /// Looks at every new view of the chain.
+    /// Looks at every new view of the chain, once it is known how this process stands to the lease.
     async fn watch_chain(&self, stop: CancellationToken) {
-        let mut views = self.chain.watch();
-        let mut kept = 0;
+        let (mut views, mut heard) = (self.chain.watch(), self.lease.listen());
+        let (mut kept, mut nonce_at) = (0, None);
         loop {
+            heard.borrow_and_update();
             let view = views.borrow_and_update().clone();
-            if let Some(look) = self.look_of(&view) {
+            let standing = self.lease.standing();
+            if let (Some(look), Some(standing)) = (self.look_of(&view), standing) {
                 // Nobody knows when this view was asked for, so it says nothing of what was signed until now.
                 let unknown = clock::Moment { boot: Duration::ZERO, wall: Duration::ZERO };
                 self.lease.looked(unknown, look.block, look.block);
-                kept = self.look(look, kept);
+                let due = nonce_at.is_none_or(|at| look.block >= at + NONCE_BLOCKS || look.block < at);
+                let looked = if due { self.with_nonce(look).await } else { Ok(look) };
+                match looked {
+                    Ok(look) => {
+                        nonce_at = if due { Some(look.block) } else { nonce_at };
+                        kept = self.look(look, standing, kept);
+                    }
+                    // Without it the first look is not complete; later ones go on with what the metagraph shows.
+                    Err(error) if nonce_at.is_none() => warn!(%error, "the account's nonce is not known yet"),
+                    Err(_) => kept = self.look(look, standing, kept),
+                }
             }
+            let known = standing.is_some();
             tokio::select! {
                 () = stop.cancelled() => return,
                 changed = views.changed() => if changed.is_err() {
                     return;
                 },
+                _ = heard.changed(), if !known => {}
             }
         }
     }
 
     /// Takes in one look, and returns the block at which the memory was kept last.
-    fn look(&self, look: Look, kept: u64) -> u64 {
+    fn look(&self, look: Look, standing: Standing, kept: u64) -> u64 {
         let (found, memory) = {
             let mut foreign = self.foreign.lock();
-            (foreign.look(look), foreign.memory().clone())
+            (foreign.look(look, standing), foreign.memory().clone())
         };
         if let Some(finding) = found {
             error!(block = finding.block, trace = ?finding.trace, %finding, "another process signs with this hotkey: nothing is signed any more");
@@ -404,9 +481,13 @@ impl Signer {
     }
 
     fn keep(&self, memory: &Memory) -> Result<(), Refusal> {
-        write_memory(&self.memory_file, memory)
-            .map_err(|error| Refusal::Memory { path: self.memory_file.clone(), cause: error.to_string() })
+        let path = memory_file(&self.folder);
+        write_memory(&path, memory).map_err(|error| Refusal::Memory { path, cause: error.to_string() })
     }
+}
+
+fn memory_file(folder: &Path) -> PathBuf {
+    folder.join("signer.json")
 }
 
 /// Whose memory it is.

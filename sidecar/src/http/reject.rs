@@ -4,6 +4,7 @@ use std::convert::Infallible;
 
 use http::StatusCode;
 use sidecar_metagraph::ChainProblem;
+use sidecar_metagraph::extrinsics::{FailureClass, SubmitError};
 use sidecar_peer::FactsError;
 use sidecar_util::ValueError;
 use sidecar_util::http::ProblemBody;
@@ -116,6 +117,33 @@ pub(crate) enum SignerProblem {
 /// Seconds after which somebody may ask again who was refused because the lease is not held.
 const LEASE_RETRY_S: u64 = 5;
 
+/// Seconds of a block of the public chain, for clients that count in seconds.
+const BLOCK_S: u64 = 12;
+
+/// What a submission that failed looks like from outside.
+fn submission_kind(error: &SubmitError) -> (StatusCode, &'static str, &'static str) {
+    match error {
+        SubmitError::Argument { .. } | SubmitError::WrongKey { .. } => {
+            (StatusCode::BAD_REQUEST, "invalid-parameter", "A value cannot be used")
+        }
+        SubmitError::KeyReused { .. } => {
+            (StatusCode::UNPROCESSABLE_ENTITY, "idempotency-key-reused", "The key was used for another request")
+        }
+        SubmitError::Gate { .. } => {
+            (StatusCode::SERVICE_UNAVAILABLE, "signer-not-held", "This sidecar may not sign now")
+        }
+        SubmitError::Pending { .. } => (
+            StatusCode::GATEWAY_TIMEOUT,
+            "outcome-pending",
+            "The outcome is not known yet: ask again with the same key",
+        ),
+        SubmitError::Refused { .. } | SubmitError::Dispatch { .. } | SubmitError::NotOffered { .. } => {
+            (StatusCode::CONFLICT, "chain-refused", "The chain does not take it")
+        }
+        _ => (StatusCode::SERVICE_UNAVAILABLE, "chain-unavailable", "The chain could not be used"),
+    }
+}
+
 /// The problem as an answer. What a program can act on stands beside the text: `reason`, `field`, `retry_after_s`.
 pub(crate) fn signer_problem(problem: &SignerProblem) -> Response {
     let (status, kind, title) = match problem {
@@ -139,6 +167,10 @@ pub(crate) fn signer_problem(problem: &SignerProblem) -> Response {
         SignerProblem::Refused(Refusal::Foreign(_)) => {
             (StatusCode::CONFLICT, "foreign-signer", "Another process signs with this hotkey")
         }
+        SignerProblem::Refused(Refusal::Submission(error)) => submission_kind(error),
+        SignerProblem::Refused(Refusal::NoSubmitter { .. }) => {
+            (StatusCode::SERVICE_UNAVAILABLE, "chain-unavailable", "Extrinsics cannot be made now")
+        }
         SignerProblem::Starting
         | SignerProblem::Refused(Refusal::NotHeld(_) | Refusal::NotLooked(_) | Refusal::Memory { .. }) => {
             (StatusCode::SERVICE_UNAVAILABLE, "signer-not-held", "This sidecar may not sign now")
@@ -157,6 +189,11 @@ pub(crate) fn signer_problem(problem: &SignerProblem) -> Response {
     };
     let retry_after_s = match problem {
         SignerProblem::Refused(Refusal::Rate { wait, .. }) => Some(wait.as_secs() + 1),
+        SignerProblem::Refused(Refusal::Submission(error)) => match error.class() {
+            FailureClass::RetryNow => Some(1),
+            FailureClass::WaitBlocks(blocks) => Some(blocks.saturating_mul(BLOCK_S)),
+            _ => None,
+        },
         _ if status == StatusCode::SERVICE_UNAVAILABLE => Some(LEASE_RETRY_S),
         _ => None,
     };
@@ -166,6 +203,20 @@ pub(crate) fn signer_problem(problem: &SignerProblem) -> Response {
     match problem {
         SignerProblem::Refused(Refusal::Policy(error)) | SignerProblem::Field(error) => {
             body["field"] = error.field.as_str().into()
+        }
+        SignerProblem::Refused(Refusal::Submission(error)) => {
+            body["reason"] = error.chain_error().unwrap_or(error.reason()).into();
+            body["remedy"] = error.remedy().into();
+            body["class"] = match error.class() {
+                FailureClass::RetryNow => "retry_now",
+                FailureClass::WaitBlocks(_) => "wait_blocks",
+                FailureClass::Configuration => "configuration",
+                FailureClass::Stop => "stop",
+            }
+            .into();
+            if let FailureClass::WaitBlocks(blocks) = error.class() {
+                body["blocks"] = blocks.into();
+            }
         }
         SignerProblem::Refused(refusal) => body["reason"] = refusal.reason().into(),
         SignerProblem::Starting => body["reason"] = "Starting".into(),

@@ -14,15 +14,19 @@ use futures::{Stream, StreamExt as _};
 use http::{HeaderMap, header};
 use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
-use sidecar_util::ValueError;
-use sidecar_util::http::{AcknowledgeRequest, SignBody, SignRequest, SignerBody, SignerStatus};
+use sidecar_metagraph::extrinsics::{Receipt, Served, WeightsMethod};
+use sidecar_util::http::{
+    AcknowledgeRequest, AxonRequest, CommitmentRequest, SignBody, SignRequest, SignerBody, SignerStatus, SubmittedBody,
+    WeightsRequest,
+};
+use sidecar_util::{AxonProtocol, ValueError};
 use warp::Filter;
 use warp::reply::Response;
 
 use super::reject::{SignerProblem, signer_problem};
 use super::{Routes, json, with};
 use crate::app::App;
-use crate::signer::{Caller, Signer};
+use crate::signer::{AxonAddress, Caller, Signer, Weights};
 
 /// Largest body: the weights of a whole subnet are some 30 kB.
 const BODY_BYTES_MAX: usize = 256 * 1024;
@@ -33,7 +37,7 @@ const KEY_BYTES_MAX: usize = 128;
 /// Answers kept for repeated keys. They matter for the seconds in which a client tries again.
 const REPLIES_MAX: usize = 1024;
 
-/// `POST /v1/sign`, `GET /v1/signer`, `POST /v1/signer/acknowledge`.
+/// `POST /v1/sign`, `/v1/weights`, `/v1/axon`, `/v1/commitments`, `/v1/signer/acknowledge`, and `GET /v1/signer`.
 pub(crate) fn routes(app: &Arc<App>) -> Routes {
     let replies = Arc::new(Replies::default());
     let signing = warp::path!("v1" / "sign").and(warp::post()).and(posted(app)).then(move |posted, body| {
@@ -55,7 +59,20 @@ pub(crate) fn routes(app: &Arc<App>) -> Routes {
             }
         }))
     });
-    signing.or(acknowledging).unify().or(signer).unify().boxed()
+    let weights = warp::path!("v1" / "weights")
+        .and(warp::post())
+        .and(posted(app))
+        .then(|posted: Posted, body| async move { respond(weights(&posted, body).await) });
+    let axon = warp::path!("v1" / "axon")
+        .and(warp::post())
+        .and(posted(app))
+        .then(|posted: Posted, body| async move { respond(axon(&posted, body).await) });
+    let commitments = warp::path!("v1" / "commitments")
+        .and(warp::post())
+        .and(posted(app))
+        .then(|posted: Posted, body| async move { respond(commitment(&posted, body).await) });
+    let calls = weights.or(axon).unify().or(commitments).unify();
+    signing.or(acknowledging).unify().or(signer).unify().or(calls).unify().boxed()
 }
 
 /// What comes with every body.
@@ -98,17 +115,7 @@ async fn sign<B: Buf>(
     replies: &Replies,
 ) -> Outcome<SignBody> {
     let (request, fingerprint) = read::<SignRequest, B>(&posted.headers, body).await?;
-    let message = match (&request.message, &request.text) {
-        (Some(message), None) => BASE64.decode(message).map_err(|error| {
-            let expected = format!("is not base64 ({error}): encode the bytes in the standard alphabet with padding");
-            SignerProblem::Field(ValueError::new("message", message, expected))
-        })?,
-        (None, Some(text)) => text.clone().into_bytes(),
-        _ => {
-            let expected = "is needed once: give the message as base64 in `message`, or as text in `text`";
-            return Err(SignerProblem::Field(ValueError::new("message", "", expected)));
-        }
-    };
+    let message = bytes_of("message", request.message.as_deref(), request.text)?;
     let key = key(&posted.headers)?.map(|key| (posted.caller.uid, key));
     if let Some(key) = &key
         && let Some(reply) = replies.find(key, fingerprint)?
@@ -116,13 +123,13 @@ async fn sign<B: Buf>(
         return Ok(reply);
     }
     let signer = signer(&posted.app)?;
-    let signed = signer.sign_message(posted.caller, &request.domain, &message).map_err(SignerProblem::Refused)?;
+    let made = signer.sign_message(posted.caller, &request.domain, &message).map_err(SignerProblem::Refused)?;
     let body = SignBody {
-        signature: format!("0x{}", hex::encode(signed.signature)),
-        hotkey: signed.hotkey,
+        signature: format!("0x{}", hex::encode(made.signature)),
+        hotkey: made.hotkey,
         scheme: "sr25519".to_owned(),
-        signed: BASE64.encode(&signed.bytes),
-        epoch: signed.epoch,
+        signed: BASE64.encode(&made.bytes),
+        epoch: made.epoch,
     };
     if let Some(key) = key {
         replies.keep(key, fingerprint, &body);
@@ -138,6 +145,92 @@ async fn acknowledge<B: Buf>(
     let signer = signer(&posted.app)?;
     signer.acknowledge(request.before_block).map_err(SignerProblem::Refused)?;
     Ok(signer.status())
+}
+
+async fn weights<B: Buf>(posted: &Posted, body: impl Stream<Item = Result<B, warp::Error>>) -> Outcome<SubmittedBody> {
+    let (request, _) = read::<WeightsRequest, B>(&posted.headers, body).await?;
+    let WeightsRequest { uids, weights, mechanism, version_key, idempotency_key } = request;
+    let key = key_or_new(&posted.headers, idempotency_key)?;
+    let wanted = Weights { uids, weights, mechanism, version_key };
+    let done = signer(&posted.app)?.set_weights(posted.caller, &key, wanted).await.map_err(SignerProblem::Refused)?;
+    let method = match done.method {
+        WeightsMethod::Plain => "plain",
+        WeightsMethod::HashCommit => "hash_commit",
+        WeightsMethod::Timelocked => "timelocked",
+    };
+    Ok(SubmittedBody { reveal_round: done.reveal_round, ..submitted(method, key, &done.receipt) })
+}
+
+async fn axon<B: Buf>(posted: &Posted, body: impl Stream<Item = Result<B, warp::Error>>) -> Outcome<SubmittedBody> {
+    let (request, _) = read::<AxonRequest, B>(&posted.headers, body).await?;
+    let AxonRequest { ip, port, protocol, version, idempotency_key } = request;
+    let key = key_or_new(&posted.headers, idempotency_key)?;
+    let axon = AxonAddress { ip, port, protocol: protocol.unwrap_or(AxonProtocol::Tcp), version };
+    let done = signer(&posted.app)?.serve_axon(posted.caller, &key, axon).await.map_err(SignerProblem::Refused)?;
+    Ok(match done {
+        Served::Now(receipt) => submitted("served", key, &receipt),
+        Served::Already { block } => SubmittedBody {
+            method: "already".to_owned(),
+            idempotency_key: key,
+            block,
+            block_hash: None,
+            extrinsic: None,
+            finalized: true,
+            reveal_round: None,
+        },
+    })
+}
+
+async fn commitment<B: Buf>(
+    posted: &Posted,
+    body: impl Stream<Item = Result<B, warp::Error>>,
+) -> Outcome<SubmittedBody> {
+    let (request, _) = read::<CommitmentRequest, B>(&posted.headers, body).await?;
+    let key = key_or_new(&posted.headers, request.idempotency_key)?;
+    let data = bytes_of("data", request.data.as_deref(), request.text)?;
+    let receipt =
+        signer(&posted.app)?.set_commitment(posted.caller, &key, data).await.map_err(SignerProblem::Refused)?;
+    Ok(submitted("set", key, &receipt))
+}
+
+fn submitted(method: &str, key: String, receipt: &Receipt) -> SubmittedBody {
+    SubmittedBody {
+        method: method.to_owned(),
+        idempotency_key: key,
+        block: receipt.block,
+        block_hash: Some(receipt.block_hash),
+        extrinsic: Some(receipt.extrinsic_hash.to_string()),
+        finalized: receipt.finalized,
+        reveal_round: None,
+    }
+}
+
+/// Bytes that are given either in base64 or as text.
+fn bytes_of(field: &str, base64: Option<&str>, text: Option<String>) -> Outcome<Vec<u8>> {
+    match (base64, text) {
+        (Some(encoded), None) => BASE64.decode(encoded).map_err(|error| {
+            let expected = format!("is not base64 ({error}): encode the bytes in the standard alphabet with padding");
+            SignerProblem::Field(ValueError::new(field, encoded, expected))
+        }),
+        (None, Some(text)) => Ok(text.into_bytes()),
+        _ => {
+            let expected = format!("is needed once: give the bytes as base64 in `{field}`, or as text in `text`");
+            Err(SignerProblem::Field(ValueError::new(field, "", expected)))
+        }
+    }
+}
+
+/// The key of the header or of the body, which have to agree; where there is none, one that nobody else has.
+fn key_or_new(headers: &HeaderMap, of_body: Option<String>) -> Outcome<String> {
+    let of_header = key(headers)?;
+    if let (Some(header), Some(body)) = (&of_header, &of_body)
+        && header != body
+    {
+        let expected = format!("is not the Idempotency-Key of the header (`{header}`): give one of them");
+        return Err(SignerProblem::Field(ValueError::new("idempotency_key", body, expected)));
+    }
+    let key = of_header.or(of_body).unwrap_or_else(|| format!("{:032x}", rand::random::<u128>()));
+    check_key("idempotency_key", key)
 }
 
 /// Reads a body of JSON within its bound. The number tells it from other bodies.
@@ -168,12 +261,15 @@ pub(crate) async fn read<T: DeserializeOwned, B: Buf>(
 pub(crate) fn key(headers: &HeaderMap) -> Outcome<Option<String>> {
     let Some(value) = headers.get("idempotency-key") else { return Ok(None) };
     let text = String::from_utf8_lossy(value.as_bytes());
-    let plain = text.chars().all(|c| c.is_ascii_graphic());
-    if text.is_empty() || text.len() > KEY_BYTES_MAX || !plain {
+    check_key("Idempotency-Key", text.into_owned()).map(Some)
+}
+
+fn check_key(field: &str, key: String) -> Outcome<String> {
+    if key.is_empty() || key.len() > KEY_BYTES_MAX || !key.chars().all(|c| c.is_ascii_graphic()) {
         let expected = format!("is not 1 to {KEY_BYTES_MAX} printable characters without spaces: give a UUID");
-        return Err(SignerProblem::Field(ValueError::new("Idempotency-Key", text, expected)));
+        return Err(SignerProblem::Field(ValueError::new(field, key, expected)));
     }
-    Ok(Some(text.into_owned()))
+    Ok(key)
 }
 
 /// Answers by caller and key, the oldest dropped first: a request that is sent again gets the same signature.

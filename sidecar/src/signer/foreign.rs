@@ -5,6 +5,9 @@
 //! signed before that was looked at, and nothing any more once something was seen that this process did not do, until a
 //! person says that it is in order: two signers that both go on do more harm than one that stands still.
 //!
+//! Whoever held the lease in between is no stranger: what shows while another process holds it, or may still have something
+//! under way, is that one's. Epochs tell, because a process that starts again finds its own last one in its memory.
+//!
 //! What is known is kept on disk. Where nothing is, a few blocks are watched first: whoever signs elsewhere at this moment
 //! shows soon, and what was done before this sidecar ever ran is taken as it is.
 
@@ -39,6 +42,23 @@ pub(crate) struct Look {
     pub(crate) axon: Option<u64>,
     /// Extrinsics sent by the account; `None` where that was not asked.
     pub(crate) nonce: Option<u64>,
+}
+
+/// How this process stands to the lease at a look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// It holds it.
+    Holding {
+        /// Since this epoch.
+        epoch: u64,
+        /// Whether something of the holder before may still enter the chain.
+        pending: bool,
+    },
+    /// It does not.
+    Waiting {
+        /// The newest epoch seen; 0 where there was none.
+        epoch: u64,
+    },
 }
 
 /// The last values that are accounted for.
@@ -121,6 +141,8 @@ pub(crate) struct Memory {
     known: Known,
     windows: Vec<Window>,
     finding: Option<Finding>,
+    /// The last epoch in which the lease was held.
+    epoch: Option<u64>,
 }
 
 /// Compares looks at the chain with what was signed. See the head of this file.
@@ -130,6 +152,8 @@ pub(crate) struct ForeignWatch {
     /// The first look of a process without memory, until enough blocks have passed.
     watching_since: Option<u64>,
     last: Option<Look>,
+    /// The first look since the lease was taken over from another process, until its holder is out of the way.
+    taken_over: Option<u64>,
     /// Whether nothing was on disk and nothing was looked at since.
     fresh: bool,
     accept_before: u64,
@@ -141,13 +165,13 @@ impl ForeignWatch {
         let memory = memory.filter(|memory| memory.subject == subject);
         let fresh = memory.is_none();
         let known = Known::default();
-        let mut memory = memory.unwrap_or(Memory { subject, known, windows: Vec::new(), finding: None });
+        let mut memory = memory.unwrap_or(Memory { subject, known, windows: Vec::new(), finding: None, epoch: None });
         let accept_before = accept_before.unwrap_or_default();
         if memory.finding.is_some_and(|finding| finding.block < accept_before) {
             // What it was about is taken from the next look.
             memory.finding = None;
         }
-        Self { memory, watching_since: None, last: None, fresh, accept_before }
+        Self { memory, watching_since: None, last: None, taken_over: None, fresh, accept_before }
     }
 
     /// What has to survive this process.
@@ -182,8 +206,29 @@ impl ForeignWatch {
         windows.push(Window { trace, after, death });
     }
 
+    /// Whether what shows may be the work of another process that held the lease.
+    fn is_a_holders(&mut self, block: u64, standing: Standing) -> bool {
+        let own = self.memory.epoch.unwrap_or_default();
+        match standing {
+            Standing::Waiting { epoch } => epoch > own,
+            Standing::Holding { epoch, .. } if epoch == own || epoch == own + 1 => {
+                self.memory.epoch = Some(epoch);
+                false
+            }
+            Standing::Holding { epoch, pending } => {
+                let since = *self.taken_over.get_or_insert(block);
+                let under_way = pending || block < since + WATCH_BLOCKS;
+                if !under_way {
+                    self.memory.epoch = Some(epoch);
+                    self.taken_over = None;
+                }
+                under_way
+            }
+        }
+    }
+
     /// Takes in a look; returns what is new about it.
-    pub(crate) fn look(&mut self, look: Look) -> Option<Finding> {
+    pub(crate) fn look(&mut self, look: Look, standing: Standing) -> Option<Finding> {
         // Endpoints differ in how far they are: an older look says nothing new.
         if self.last.is_some_and(|last| look.block < last.block) {
             return None;
@@ -196,6 +241,12 @@ impl ForeignWatch {
             self.take_as_known(look);
             self.watching_since = Some(look.block);
             self.fresh = false;
+            return None;
+        }
+        if self.is_a_holders(look.block, standing) {
+            self.take_as_known(look);
+            // Who knows nothing of the past watches after that, too.
+            self.watching_since = self.watching_since.map(|_| look.block);
             return None;
         }
         let found = self.compare(look);
@@ -268,8 +319,7 @@ impl ForeignWatch {
             // What came after the block that was named is looked at like everything else.
             let covered = |block: Option<u64>| block.filter(|block| *block < before);
             self.take_as_known(Look { weights: covered(last.weights), axon: covered(last.axon), ..last });
-            self.last = None;
-            self.look(last);
+            self.memory.finding = self.compare(last);
         }
         self.memory.finding.map_or(Ok(()), Err)
     }
@@ -283,16 +333,21 @@ mod tests {
         Look { block, weights: Some(weights), axon: Some(axon), nonce: Some(nonce) }
     }
 
+    /// As the holder of the first lease there was.
+    fn see(watch: &mut ForeignWatch, look: Look) -> Option<Finding> {
+        watch.look(look, Standing::Holding { epoch: 1, pending: false })
+    }
+
     /// Without a memory, at block 100.
     fn fresh() -> ForeignWatch {
         let mut watch = ForeignWatch::new("a".into(), None, None);
-        assert_eq!((watch.verdict(), watch.look(look(100, 90, 80, 7))), (Verdict::NotLooked, None));
+        assert_eq!((watch.verdict(), see(&mut watch, look(100, 90, 80, 7))), (Verdict::NotLooked, None));
         watch
     }
 
     fn clear() -> ForeignWatch {
         let mut watch = fresh();
-        watch.look(look(103, 90, 80, 7));
+        see(&mut watch, look(103, 90, 80, 7));
         assert_eq!(watch.verdict(), Verdict::Clear);
         watch
     }
@@ -306,9 +361,9 @@ mod tests {
     fn without_memory_some_blocks_are_watched_first() {
         let mut watch = fresh();
         assert_eq!(watch.verdict(), Verdict::Watching { blocks: 3 });
-        watch.look(look(102, 90, 80, 7));
+        see(&mut watch, look(102, 90, 80, 7));
         assert_eq!(watch.verdict(), Verdict::Watching { blocks: 1 });
-        let finding = watch.look(look(103, 102, 80, 8)).unwrap();
+        let finding = see(&mut watch, look(103, 102, 80, 8)).unwrap();
         assert_eq!(finding, Finding { trace: Trace::Weights, block: 102, found: 102, known: 90 });
         assert_eq!(watch.verdict(), Verdict::Foreign(finding));
     }
@@ -327,7 +382,7 @@ mod tests {
             ),
         ] {
             let mut watch = clear();
-            let text = watch.look(seen).unwrap().to_string();
+            let text = see(&mut watch, seen).unwrap().to_string();
             assert!(text.contains(part) && text.contains("/v1/signer/acknowledge"), "{text}");
             assert!(matches!(watch.verdict(), Verdict::Foreign(_)));
         }
@@ -338,14 +393,14 @@ mod tests {
         let mut watch = clear();
         watch.signing(Trace::Weights, 103, 170);
         watch.used_nonce(7);
-        assert_eq!(watch.look(look(120, 119, 80, 8)), None);
+        assert_eq!(see(&mut watch, look(120, 119, 80, 8)), None);
         watch.signing(Trace::Axon, 120, 190);
         watch.used_nonce(8);
-        assert_eq!(watch.look(look(130, 119, 125, 9)), None);
+        assert_eq!(see(&mut watch, look(130, 119, 125, 9)), None);
         // The window is over, the trace is not of this kind, the nonce is one too many.
-        assert!(again(&watch, None).look(look(200, 195, 125, 9)).is_some());
-        assert!(again(&watch, None).look(look(140, 119, 125, 10)).is_some());
-        assert_eq!(again(&watch, None).look(look(140, 119, 125, 9)), None);
+        assert!(see(&mut again(&watch, None), look(200, 195, 125, 9)).is_some());
+        assert!(see(&mut again(&watch, None), look(140, 119, 125, 10)).is_some());
+        assert_eq!(see(&mut again(&watch, None), look(140, 119, 125, 9)), None);
     }
 
     #[test]
@@ -353,10 +408,10 @@ mod tests {
         let mut watch = clear();
         watch.signing(Trace::Weights, 103, 170);
         let mut same = again(&watch, None);
-        assert_eq!(same.look(look(150, 140, 80, 7)), None);
+        assert_eq!(see(&mut same, look(150, 140, 80, 7)), None);
         assert_eq!(same.verdict(), Verdict::Clear, "with a memory nothing is waited for");
         let mut other = again(&watch, None);
-        assert_eq!(other.look(look(150, 90, 140, 7)).unwrap().trace, Trace::Axon);
+        assert_eq!(see(&mut other, look(150, 90, 140, 7)).unwrap().trace, Trace::Axon);
         // And the finding survives the next restart.
         assert!(matches!(again(&other, None).verdict(), Verdict::Foreign(_)));
     }
@@ -365,35 +420,35 @@ mod tests {
     fn another_subject_forgets_everything() {
         let memory = clear().memory().clone();
         let mut watch = ForeignWatch::new("b".into(), Some(memory), None);
-        assert_eq!(watch.look(look(500, 490, 480, 70)), None);
+        assert_eq!(see(&mut watch, look(500, 490, 480, 70)), None);
         assert_eq!(watch.verdict(), Verdict::Watching { blocks: 3 });
     }
 
     #[test]
     fn a_finding_stays_until_it_is_acknowledged_up_to_its_block() {
         let mut watch = clear();
-        let finding = watch.look(look(110, 105, 80, 8)).unwrap();
-        assert_eq!(watch.look(look(120, 105, 80, 8)), None);
+        let finding = see(&mut watch, look(110, 105, 80, 8)).unwrap();
+        assert_eq!(see(&mut watch, look(120, 105, 80, 8)), None);
         assert_eq!(watch.acknowledge(105), Err(finding));
         assert_eq!(watch.acknowledge(106), Ok(()));
         assert_eq!(watch.verdict(), Verdict::Clear);
-        assert!(watch.look(look(130, 129, 80, 9)).is_some());
+        assert!(see(&mut watch, look(130, 129, 80, 9)).is_some());
         // Something later is not covered by what was said of something earlier.
         let mut watch = clear();
-        watch.look(look(110, 105, 80, 8)).unwrap();
-        watch.look(look(120, 119, 80, 9));
+        see(&mut watch, look(110, 105, 80, 8)).unwrap();
+        see(&mut watch, look(120, 119, 80, 9));
         assert_eq!(watch.acknowledge(106).unwrap_err().block, 119);
     }
 
     #[test]
     fn the_flag_acknowledges_at_the_start() {
         let mut watch = clear();
-        watch.look(look(110, 105, 80, 8)).unwrap();
+        see(&mut watch, look(110, 105, 80, 8)).unwrap();
         let mut told = again(&watch, Some(106));
-        assert_eq!(told.look(look(105, 105, 80, 8)), None);
+        assert_eq!(see(&mut told, look(105, 105, 80, 8)), None);
         assert_eq!(told.verdict(), Verdict::Clear);
         let mut early = again(&watch, Some(105));
-        early.look(look(111, 105, 80, 8));
+        see(&mut early, look(111, 105, 80, 8));
         assert!(matches!(early.verdict(), Verdict::Foreign(_)));
     }
 
@@ -401,8 +456,50 @@ mod tests {
     fn an_endpoint_that_is_behind_shows_nothing_new() {
         let mut watch = clear();
         watch.signing(Trace::Weights, 103, 170);
-        watch.look(look(120, 119, 80, 7));
-        assert_eq!(watch.look(look(118, 90, 80, 7)), None);
+        see(&mut watch, look(120, 119, 80, 7));
+        assert_eq!(see(&mut watch, look(118, 90, 80, 7)), None);
+        assert_eq!(watch.verdict(), Verdict::Clear);
+    }
+
+    #[test]
+    fn who_waits_takes_what_shows_for_the_holders_work_and_who_takes_over_does_so_for_a_while() {
+        let mut watch = clear();
+        let waiting = Standing::Waiting { epoch: 2 };
+        assert_eq!(watch.look(look(150, 140, 80, 9), waiting), None);
+        let taken = |pending| Standing::Holding { epoch: 3, pending };
+        // What the holder before sent last is still to be expected.
+        assert_eq!(watch.look(look(160, 155, 80, 10), taken(true)), None);
+        assert_eq!(watch.look(look(161, 155, 80, 10), taken(false)), None);
+        assert_eq!(watch.look(look(170, 155, 80, 10), taken(false)), None);
+        assert_eq!(watch.verdict(), Verdict::Clear);
+        assert!(watch.look(look(171, 171, 80, 11), taken(false)).is_some());
+    }
+
+    #[test]
+    fn a_process_that_starts_again_knows_its_own_last_lease_from_another_holders() {
+        let waits = |epoch| Standing::Waiting { epoch };
+        // The lease is still its own: what it did not do, nobody did under it.
+        assert!(again(&clear(), None).look(look(150, 140, 80, 8), waits(1)).is_some());
+        assert!(
+            again(&clear(), None).look(look(150, 140, 80, 8), Standing::Holding { epoch: 2, pending: false }).is_some()
+        );
+        // Another process held it in between.
+        assert_eq!(again(&clear(), None).look(look(150, 140, 80, 8), waits(2)), None);
+        assert_eq!(
+            again(&clear(), None).look(look(150, 140, 80, 8), Standing::Holding { epoch: 3, pending: false }),
+            None
+        );
+    }
+
+    #[test]
+    fn without_memory_the_watch_begins_when_the_holder_before_is_out_of_the_way() {
+        let mut watch = ForeignWatch::new("a".into(), None, None);
+        let taken = Standing::Holding { epoch: 5, pending: false };
+        for block in 100..104 {
+            assert_eq!(watch.look(look(block, block, 80, 7), taken), None);
+        }
+        assert!(matches!(watch.verdict(), Verdict::Watching { .. }));
+        watch.look(look(107, 103, 80, 7), taken);
         assert_eq!(watch.verdict(), Verdict::Clear);
     }
 }

@@ -25,6 +25,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::clock::Moment;
+use super::foreign::Standing;
 
 /// Durations that everything else follows from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,10 +42,18 @@ pub(crate) struct Rules {
     pub(crate) deadline: Duration,
     /// Blocks in which an extrinsic of anybody who follows these rules can enter the chain, at the most.
     pub(crate) mortality_blocks: u64,
+    /// What is taken to be under way where there is no record: a Lease was removed, while a file is not there before the
+    /// first start.
+    pub(crate) absent: Fence,
 }
 
-/// Eras of the submitter are shorter; see [`Rules::mortality_blocks`].
-pub(crate) const MORTALITY_BLOCKS_MAX: u64 = 128;
+/// Blocks for which the submitter's signatures are good. Short, because who takes over has to wait for their end, and long
+/// enough for a pool that is full; what was not included is signed again.
+pub(crate) const ERA_BLOCKS: u64 = 16;
+
+/// See [`Rules::mortality_blocks`]: an era, and as many blocks again by which the newest final block known may be behind the
+/// one that the era begins with.
+pub(crate) const MORTALITY_BLOCKS: u64 = 2 * ERA_BLOCKS;
 
 impl Rules {
     /// Of a Lease of Kubernetes: the customary 15 s, so that a slow API server does not stop signing.
@@ -54,7 +63,8 @@ impl Rules {
         renew_after: Duration::from_secs(5),
         retry_after: Duration::from_secs(2),
         deadline: Duration::from_secs(4),
-        mortality_blocks: MORTALITY_BLOCKS_MAX,
+        mortality_blocks: MORTALITY_BLOCKS,
+        absent: Fence::Unknown,
     };
 
     /// Of a lock on a file: the kernel watches over it, so that only a file that is replaced is waited for.
@@ -64,7 +74,8 @@ impl Rules {
         renew_after: Duration::from_secs(1),
         retry_after: Duration::from_millis(500),
         deadline: Duration::from_secs(1),
-        mortality_blocks: MORTALITY_BLOCKS_MAX,
+        mortality_blocks: MORTALITY_BLOCKS,
+        absent: Fence::Settled,
     };
 }
 
@@ -243,6 +254,8 @@ pub(crate) struct Guard {
     under_way: bool,
     /// Whether the record may be another one than believed, so that it is read before it is written.
     doubtful: bool,
+    /// Whether the store ever answered.
+    heard: bool,
     /// The largest epoch seen: one that is made anew does not start again below.
     epoch_max: u64,
     /// What the store said last, if it was nothing good.
@@ -262,6 +275,7 @@ impl Guard {
             asked: None,
             under_way: false,
             doubtful: false,
+            heard: false,
             epoch_max: 0,
             error: None,
             signed: Fence::Settled,
@@ -367,6 +381,16 @@ impl Guard {
         }
     }
 
+    /// How this process stands to the lease; `None` before its store answered.
+    pub(crate) fn standing(&self) -> Option<Standing> {
+        self.heard.then(|| match &self.belief {
+            Belief::Ours(Tenure { record, before, .. }) => {
+                Standing::Holding { epoch: record.epoch, pending: *before != Fence::Settled }
+            }
+            _ => Standing::Waiting { epoch: self.epoch_max },
+        })
+    }
+
     fn left(&self, tenure: &Tenure, now: Moment) -> Duration {
         let lasts = self.rules.duration.saturating_sub(self.rules.margin);
         lasts.saturating_sub(tenure.sent.age_at_most(now))
@@ -422,7 +446,7 @@ impl Guard {
         match &self.belief {
             _ if self.doubtful => Request::Read,
             Belief::Unknown => Request::Read,
-            Belief::Absent => write(me, lasts, self.epoch_max + 1, Fence::Unknown, None),
+            Belief::Absent => write(me, lasts, self.epoch_max + 1, self.rules.absent.max(self.signed), None),
             Belief::Theirs { record, since } => {
                 let lapsed = !record.alive && since.age_at_least(now) >= self.lapse(record);
                 let epoch = record.epoch.max(self.epoch_max) + 1;
@@ -443,6 +467,7 @@ impl Guard {
         self.error = None;
         match answer {
             Answer::Found(record) => {
+                self.heard = true;
                 self.doubtful = false;
                 self.found(record, now);
             }
@@ -494,13 +519,13 @@ impl Guard {
 
     /// A tenure that follows on what was known before.
     fn begun(&self, before: &Belief, record: LeaseRecord, sent: Moment, now: Moment) -> Belief {
+        let waited_for = matches!(before, Belief::Theirs { .. });
         // What this process signed in an earlier tenure is a predecessor's, too.
-        let before = match before {
-            Belief::Theirs { .. } => record.fence.max(self.signed),
-            _ => Fence::Unknown,
-        };
+        let fence = record.fence.max(self.signed);
+        let before = if waited_for { fence } else { fence.max(self.rules.absent) };
         // A record of somebody else was waited for before it was written over; where there was none, the wait comes now.
-        let settling = if before == Fence::Unknown { self.rules.duration } else { Duration::ZERO };
+        let settled = waited_for && before != Fence::Unknown;
+        let settling = if settled { Duration::ZERO } else { self.rules.duration };
         Belief::Ours(Tenure { record, sent, acquired: now, settling, before })
     }
 

@@ -18,6 +18,7 @@ pub(crate) use file::FileStore;
 pub(crate) use kubernetes::KubernetesStore;
 
 use super::clock::{Clock, Moment};
+use super::foreign::Standing;
 use super::guard::{Answer, Guard, LeaseRecord, NotHeld, Permit, Request, Rules, Ticket};
 
 /// Longest wait between two looks at what is due: bounds what a missed wake-up costs.
@@ -93,9 +94,9 @@ impl Lease {
     ///
     /// # Errors
     /// The lease is not held, or is held no longer.
-    pub(crate) fn under<T>(&self, make: impl FnOnce() -> T) -> Result<(T, Permit), NotHeld> {
+    pub(crate) fn under<T>(&self, work: impl FnOnce() -> T) -> Result<(T, Permit), NotHeld> {
         let permit = self.permit()?;
-        let made = make();
+        let made = work();
         self.guard.lock().confirm(permit, self.clock.now())?;
         Ok((made, permit))
     }
@@ -142,6 +143,16 @@ impl Lease {
     pub(crate) fn tenure(&self) -> Option<(Duration, u64)> {
         let (since, epoch) = self.guard.lock().tenure()?;
         Some((since.age_at_least(self.clock.now()), epoch))
+    }
+
+    /// See [`Guard::standing`].
+    pub(crate) fn standing(&self) -> Option<Standing> {
+        self.guard.lock().standing()
+    }
+
+    /// Counts what is heard of the store.
+    pub(crate) fn listen(&self) -> watch::Receiver<u64> {
+        self.heard.subscribe()
     }
 
     /// Carries requests to the store until `stop`, and gives the lease back then.

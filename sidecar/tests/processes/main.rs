@@ -6,6 +6,7 @@
 mod chain;
 mod group;
 mod pod;
+mod signer;
 mod single;
 
 use std::net::TcpListener;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{BlockHash, Hotkey, NetUid, Neuron, Tao, Uid};
+use crate::{AxonProtocol, BlockHash, Hotkey, NetUid, Neuron, Tao, Uid};
 
 /// What a sidecar stands beside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -116,6 +116,78 @@ pub struct SignBody {
     pub signed: String,
     /// Epoch of the signing lease.
     pub epoch: u64,
+}
+
+/// Body of `POST /v1/weights`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WeightsRequest {
+    /// Targets.
+    pub uids: Vec<u16>,
+    /// A weight of at least 0 for each, on any scale.
+    pub weights: Vec<f64>,
+    /// Mechanism of the subnet; the plain calls where it is left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mechanism: Option<u8>,
+    /// Version of the validator's software, as the subnet numbers it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version_key: Option<u64>,
+    /// The same key is the same weights, set once. The header `Idempotency-Key` says the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idempotency_key: Option<String>,
+}
+
+/// Body of `POST /v1/axon`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AxonRequest {
+    /// Address that peers connect to.
+    pub ip: std::net::IpAddr,
+    /// Port.
+    pub port: u16,
+    /// Transport: `tcp` where it is left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub protocol: Option<AxonProtocol>,
+    /// Version of the neuron's software, as it chooses to number it.
+    #[serde(default)]
+    pub version: u32,
+    /// See [`WeightsRequest::idempotency_key`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idempotency_key: Option<String>,
+}
+
+/// Body of `POST /v1/commitments`: up to 128 bytes either as text or as base64.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CommitmentRequest {
+    /// The bytes in base64.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data: Option<String>,
+    /// The bytes as text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
+    /// See [`WeightsRequest::idempotency_key`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idempotency_key: Option<String>,
+}
+
+/// Answer of `POST /v1/weights`, `/v1/axon` and `/v1/commitments`: where it is on the chain.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SubmittedBody {
+    /// How: `plain`, `hash_commit` or `timelocked` for weights, `served` or `already` for axons, `set` for commitments.
+    pub method: String,
+    /// The key under which asking again gives the same answer.
+    pub idempotency_key: String,
+    /// Number of the block.
+    pub block: u64,
+    /// Its hash; absent where nothing was submitted.
+    pub block_hash: Option<BlockHash>,
+    /// Hash of the extrinsic.
+    pub extrinsic: Option<String>,
+    /// Whether the block is final.
+    pub finalized: bool,
+    /// The drand round at which a timelocked commit opens.
+    pub reveal_round: Option<u64>,
 }
 
 /// Body of `POST /v1/signer/acknowledge`.

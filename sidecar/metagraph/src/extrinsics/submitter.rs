@@ -163,13 +163,14 @@ pub struct Intent {
     pub wait: Wait,
 }
 
-type Answer = Result<Receipt, SubmitError>;
-type LinkReply = oneshot::Sender<Result<Arc<Link>, SubmitError>>;
+pub(crate) type Answer = Result<Receipt, SubmitError>;
+pub(crate) type LinkReply = oneshot::Sender<Result<Arc<Link>, SubmitError>>;
 
-enum Command {
+pub(crate) enum Command {
     Submit { intent: Intent, reply: oneshot::Sender<Answer> },
     Link { reply: LinkReply },
     Recall { key: String, reply: oneshot::Sender<Option<Call>> },
+    Used { reply: oneshot::Sender<Option<u64>> },
 }
 
 /// The running task. Shut it down, or drop it: what is open then goes on from the journal at the next start.
@@ -297,6 +298,10 @@ impl SubmitterHandle {
         let command = Command::Recall { key: key.to_owned(), reply };
         self.commands.send(command).await.map_err(|_| SubmitError::Closed)?;
         answer.await.map_err(|_| SubmitError::Closed)
+    }
+
+    pub(crate) async fn command(&self, command: Command) -> Result<(), SubmitError> {
+        self.commands.send(command).await.map_err(|_| SubmitError::Closed)
     }
 
     /// Returns when the submitter has ended.
@@ -570,6 +575,9 @@ impl Worker {
             Command::Recall { key, reply } => {
                 let active = self.active.iter().map(|active| &active.entry).find(|entry| entry.key == key);
                 let _ = reply.send(active.or_else(|| self.journal.get(&key)).map(|entry| entry.call.clone()));
+            }
+            Command::Used { reply } => {
+                let _ = reply.send(self.journal.nonce_max());
             }
             Command::Submit { intent, reply } => self.accept_intent(intent, reply)?,
         }

@@ -157,6 +157,11 @@ impl Sidecar {
     }
 }
 
+/// A lease as the operator makes it, and as a holder leaves it that has nothing under way.
+fn given_back() -> Value {
+    json!({"holderIdentity": "", "leaseDurationSeconds": 1, "leaseTransitions": 1})
+}
+
 async fn seconds(count: u64) {
     tokio::time::sleep(Duration::from_secs(count)).await;
 }
@@ -179,6 +184,7 @@ async fn a_lease_that_nobody_made_is_made_and_waited_for_and_then_renewed() {
 #[tokio::test(start_paused = true)]
 async fn the_second_waits_for_the_first_and_takes_over_what_it_released() {
     let (server, client) = ApiServer::start();
+    server.put(given_back());
     let first = Sidecar::start(&client, "first");
     first.held().await;
     let second = Sidecar::start(&client, "second");
@@ -190,7 +196,7 @@ async fn the_second_waits_for_the_first_and_takes_over_what_it_released() {
     // Given back by these rules, so there is nothing to wait for but the next look.
     seconds(3).await;
     assert_eq!((first.lease.permit(), second.reason()), (Err(NotHeld::Released), "Held"));
-    assert_eq!(second.lease.tenure().unwrap().1, 2);
+    assert_eq!(second.lease.tenure().unwrap().1, 3);
 }
 
 #[tokio::test(start_paused = true)]
@@ -254,6 +260,7 @@ async fn a_lease_taken_away_by_hand_stops_signing_at_the_next_renewal() {
 #[tokio::test(start_paused = true)]
 async fn the_fence_is_written_before_an_extrinsic_is_permitted_and_binds_the_next_holder() {
     let (server, client) = ApiServer::start();
+    server.put(given_back());
     let first = Sidecar::start(&client, "first");
     first.held().await;
     assert!(first.lease.permit_extrinsic(164, 100).await.is_ok());
@@ -279,8 +286,27 @@ async fn the_fence_is_written_before_an_extrinsic_is_permitted_and_binds_the_nex
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_lease_made_anew_holds_extrinsics_back_for_as_long_as_the_one_removed_could_have_signed() {
+    let (server, client) = ApiServer::start();
+    let sidecar = Sidecar::start(&client, "a");
+    sidecar.held().await;
+    assert_eq!(sidecar.lease.permit_extrinsic(116, 100).await, Err(NotHeld::NotLooked));
+    let mortality = Rules::KUBERNETES.mortality_blocks;
+    sidecar.lease.looked(sidecar.lease.now(), 101, 100);
+    let fenced = NotHeld::Fenced { fence: 101 + mortality, finalized: 100 };
+    assert_eq!(sidecar.lease.permit_extrinsic(116, 100).await, Err(fenced));
+    // The next holder has to wait as well, even if this one goes at once.
+    sidecar.stop.cancel();
+    sidecar.task.await.unwrap();
+    let annotation =
+        server.lease.lock().as_ref().unwrap()["metadata"]["annotations"]["mycelium.network/signed-until-block"].clone();
+    assert_eq!(annotation, json!((101 + mortality).to_string()));
+}
+
+#[tokio::test(start_paused = true)]
 async fn no_fence_no_extrinsic_while_messages_are_still_signed() {
     let (server, client) = ApiServer::start();
+    server.put(given_back());
     let sidecar = Sidecar::start(&client, "a");
     sidecar.held().await;
     *server.down.lock() = Some(Fault::Status(500));
@@ -291,12 +317,12 @@ async fn no_fence_no_extrinsic_while_messages_are_still_signed() {
 #[tokio::test(start_paused = true)]
 async fn labels_of_others_on_the_object_stay() {
     let (server, client) = ApiServer::start();
-    server.put(json!({"holderIdentity": "", "leaseDurationSeconds": 1, "leaseTransitions": 2}));
+    server.put(given_back());
     server.lease.lock().as_mut().unwrap()["metadata"]["labels"] = json!({"app": "x"});
     let sidecar = Sidecar::start(&client, "a");
     sidecar.held().await;
     assert_eq!(server.lease.lock().as_ref().unwrap()["metadata"]["labels"], json!({"app": "x"}));
-    assert_eq!(server.spec("leaseTransitions"), json!(3));
+    assert_eq!(server.spec("leaseTransitions"), json!(2));
 }
 
 #[test]
