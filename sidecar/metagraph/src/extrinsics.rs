@@ -19,6 +19,7 @@ mod facts;
 mod failure;
 mod journal;
 mod link;
+mod paced;
 mod reveal;
 mod serving;
 mod submitter;
