@@ -36,9 +36,12 @@ pub struct RunArgs {
     /// Description of the Network (JSON). It is watched: changes are taken over while the sidecar runs.
     #[arg(long, env = "MYCELIUM_CONFIG", default_value = DEFAULTS.config)]
     pub config: PathBuf,
-    /// Hotkey file of a Bittensor wallet, without a password.
+    /// Hotkey file of a Bittensor wallet.
     #[arg(long, env = "MYCELIUM_HOTKEY_FILE", default_value = DEFAULTS.hotkey_file)]
     pub hotkey_file: PathBuf,
+    /// File with the password of the hotkey file, where that is encrypted. Opening one takes seconds and 512 MiB of memory.
+    #[arg(long, env = "MYCELIUM_HOTKEY_PASSWORD_FILE")]
+    pub hotkey_password_file: Option<PathBuf>,
     /// Folder for the log and the state of the group; each validator needs its own. Not used beside a miner.
     #[arg(long, env = "MYCELIUM_DATA_DIR", default_value = DEFAULTS.data_dir)]
     pub data_dir: PathBuf,

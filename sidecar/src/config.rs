@@ -54,6 +54,8 @@ pub struct Config {
     pub network_file: PathBuf,
     /// File with the hotkey.
     pub hotkey_file: PathBuf,
+    /// File with the hotkey file's password.
+    pub hotkey_password_file: Option<PathBuf>,
     /// Folder of the group's log.
     pub data_dir: PathBuf,
     /// Address of the HTTP API.
@@ -84,6 +86,7 @@ impl TryFrom<&RunArgs> for Config {
             kind: args.kind.into(),
             network_file: args.config.clone(),
             hotkey_file: args.hotkey_file.clone(),
+            hotkey_password_file: args.hotkey_password_file.clone(),
             data_dir: args.data_dir.clone(),
             listen,
             peer_listen,

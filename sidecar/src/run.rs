@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, anyhow};
-use sidecar_metagraph::keys::read_hotkey;
+use sidecar_metagraph::keys::{HotkeyPair, KeyError, Password, read_hotkey_with};
 use sidecar_metagraph::{ChainConfig, Querier};
 use sidecar_util::config::NetworkConfig;
 use sidecar_util::http::NodeKind;
@@ -33,7 +33,7 @@ const SOCKET_MODE: u32 = 0o660;
 /// # Errors
 /// A flag, a file or an address that cannot be used, named with its remedy; or the group's member stopped for good.
 pub async fn run(config: Config) -> anyhow::Result<()> {
-    let pair = read_hotkey(&config.hotkey_file)?;
+    let pair = hotkey(&config)?;
     let (file, file_watch) = network_file::open(config.network_file.clone()).await?;
     let bind = |flag: &'static str, address| async move {
         TcpListener::bind(address).await.with_context(|| format!("{flag}: cannot listen on {address}"))
@@ -134,6 +134,17 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     }
     info!("sidecar stopped");
     outcome
+}
+
+/// Reads the hotkey, with the password from its file or from the variable in which Bittensor's wallet keeps it.
+fn hotkey(config: &Config) -> Result<HotkeyPair, KeyError> {
+    let variable = Password::variable_of(&config.hotkey_file);
+    let password = match (&config.hotkey_password_file, std::env::var(&variable)) {
+        (Some(path), _) => Some(Password::from_file(path)?),
+        (None, Ok(value)) => Some(Password::from_variable(&variable, &value)?),
+        (None, Err(_)) => None,
+    };
+    read_hotkey_with(&config.hotkey_file, password.as_ref())
 }
 
 /// A part of the process, whose end is noticed however it comes.

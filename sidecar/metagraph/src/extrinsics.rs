@@ -20,6 +20,7 @@ mod failure;
 mod journal;
 mod link;
 mod nonces;
+mod paced;
 mod reveal;
 mod serving;
 mod submitter;

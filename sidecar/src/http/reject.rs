@@ -202,7 +202,7 @@ pub(crate) fn signer_problem(problem: &SignerProblem) -> Response {
     });
     match problem {
         SignerProblem::Refused(Refusal::Policy(error)) | SignerProblem::Field(error) => {
-            body["field"] = error.field.as_str().into()
+            body["field"] = error.field.as_str().into();
         }
         SignerProblem::Refused(Refusal::Submission(error)) => {
             body["reason"] = error.chain_error().unwrap_or(error.reason()).into();

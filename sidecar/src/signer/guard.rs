@@ -245,6 +245,7 @@ struct Tenure {
 
 /// The lease of one process. See the head of this file.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own: no two make a state together")]
 pub(crate) struct Guard {
     rules: Rules,
     identity: String,
@@ -349,7 +350,7 @@ impl Guard {
     }
 
     /// Everything signed by this process up to this fence is final on the chain or was never sent.
-    pub(crate) fn settle(&mut self, fence: u64) {
+    fn settle(&mut self, fence: u64) {
         if self.signed <= Fence::Until(fence) {
             self.signed = Fence::Settled;
         }
@@ -549,7 +550,7 @@ impl Guard {
 #[cfg(test)]
 impl Ticket {
     /// The mistake of counting a lease from its answer.
-    pub(crate) fn as_if_sent(self, now: Moment) -> Self {
+    pub(crate) fn sent_at(self, now: Moment) -> Self {
         Self { sent: now, ..self }
     }
 }

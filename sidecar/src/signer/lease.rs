@@ -124,11 +124,6 @@ impl Lease {
         tokio::time::timeout(deadline, written).await.unwrap_or(Err(NotHeld::FenceNotWritten))
     }
 
-    /// See [`Guard::settle`].
-    pub(crate) fn settle(&self, fence: u64) {
-        self.guard.lock().settle(fence);
-    }
-
     /// See [`Guard::looked`].
     pub(crate) fn looked(&self, asked: Moment, best: u64, finalized: u64) {
         self.guard.lock().looked(asked, best, finalized);

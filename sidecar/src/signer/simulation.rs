@@ -49,7 +49,7 @@ enum Mistake {
     NoFence,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Event {
     /// A chance for the task that keeps the lease.
     Keeper {
@@ -229,7 +229,7 @@ impl World {
         self.queue.push(Reverse((self.now + delay, self.sequence, event)));
     }
 
-    fn note(&mut self, text: String) {
+    fn note(&mut self, text: &str) {
         self.trace.push(format!("{:>8} ms {text}", self.now));
     }
 
@@ -351,7 +351,7 @@ impl World {
         if self.nodes[node].guard.is_stopped()
             || self.nodes[node].stopping_since.is_some_and(|since| self.now > since + 3_000)
         {
-            self.note(format!("{} ended", identity(node, life)));
+            self.note(&format!("{} ended", identity(node, life)));
             return self.start(node);
         }
         let wait = self.nodes[node].guard.wait(now).as_millis().clamp(50, 1_000);
@@ -372,7 +372,7 @@ impl World {
                 let written = LeaseRecord { version: self.versions.to_string(), ..record };
                 if self.lease.as_ref().and_then(|before| before.holder.as_ref()) != written.holder.as_ref() {
                     self.takeovers += 1;
-                    self.note(format!("lease: {:?} epoch {} {:?}", written.holder, written.epoch, written.fence));
+                    self.note(&format!("lease: {:?} epoch {} {:?}", written.holder, written.epoch, written.fence));
                 }
                 self.lease = Some(written.clone());
                 Answer::Written(written)
@@ -393,7 +393,7 @@ impl World {
             return;
         }
         let ticket = ticket.clone();
-        let ticket = if self.mistake == Mistake::CountsFromTheAnswer { ticket.as_if_sent(now) } else { ticket };
+        let ticket = if self.mistake == Mistake::CountsFromTheAnswer { ticket.sent_at(now) } else { ticket };
         self.nodes[node].guard.finish(&ticket, answer, now);
     }
 
@@ -460,7 +460,7 @@ impl World {
                     }) else {
                         return Ok(());
                     };
-                    for _ in 0..1 + u8::from(self.rng.random_ratio(1, 10)) {
+                    for _ in 0..=u8::from(self.rng.random_ratio(1, 10)) {
                         if let Some(delay) = self.delay(node) {
                             self.after(delay, Event::Submitted { extrinsic });
                         }
@@ -504,7 +504,7 @@ impl World {
             ));
         }
         let death = birth + MORTALITY;
-        self.note(format!("{who} signed an extrinsic: nonce {nonce}, dies at {death}"));
+        self.note(&format!("{who} signed an extrinsic: nonce {nonce}, dies at {death}"));
         self.extrinsics.push(Extrinsic { signer: who, nonce, birth, death, included: None, arrived: false });
         Ok(())
     }
@@ -523,7 +523,7 @@ impl World {
             self.accepted_in_calm += u32::from(self.calm());
             self.extrinsics[next].included = Some(self.block);
             let one = self.extrinsics[next].clone();
-            self.note(format!("block {} takes nonce {} of {} (last: {last:?})", self.block, one.nonce, one.signer));
+            self.note(&format!("block {} takes nonce {} of {} (last: {last:?})", self.block, one.nonce, one.signer));
             let later = self.extrinsics[next + 1..].iter().find(|later| later.signer != one.signer);
             if let Some(later) = later {
                 return Err(format!("block {} took {one:?} although this one was signed since: {later:?}", self.block));
@@ -566,24 +566,24 @@ impl World {
         match self.rng.random_range(0..12) {
             0..4 => {
                 self.nodes[node].paused_until = until;
-                self.note(format!("node {node} is paused until {until}"));
+                self.note(&format!("node {node} is paused until {until}"));
             }
             4..6 => {
                 self.nodes[node].partitioned_until = until;
-                self.note(format!("node {node} is cut off until {until}"));
+                self.note(&format!("node {node} is cut off until {until}"));
             }
             6..8 => {
                 let jump = self.rng.random_range(-600_000..600_000);
                 self.nodes[node].wall_offset += jump;
-                self.note(format!("wall clock of node {node} jumps by {jump}"));
+                self.note(&format!("wall clock of node {node} jumps by {jump}"));
             }
             8..9 => {
-                self.note(format!("node {node} is killed"));
+                self.note(&format!("node {node} is killed"));
                 self.nodes[node].paused_until = 0;
                 self.start(node);
             }
             9..11 => {
-                self.note(format!("node {node} is told to stop"));
+                self.note(&format!("node {node} is told to stop"));
                 let now = self.now;
                 self.nodes[node].guard.stop();
                 self.nodes[node].stopping_since.get_or_insert(now);
@@ -591,7 +591,7 @@ impl World {
             _ => {
                 if self.rng.random_bool(0.3) && self.lease.take().is_some() {
                     self.removed = Some(self.now);
-                    self.note("the lease is removed".into());
+                    self.note("the lease is removed");
                 }
             }
         }

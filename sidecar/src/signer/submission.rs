@@ -22,7 +22,7 @@ use sidecar_util::config::NetworkConfig;
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Weights {
     pub(crate) uids: Vec<u16>,
-    pub(crate) weights: Vec<f64>,
+    pub(crate) values: Vec<f64>,
     pub(crate) mechanism: Option<u8>,
     pub(crate) version_key: Option<u64>,
 }
@@ -199,9 +199,9 @@ impl Signer {
         key: &str,
         weights: Weights,
     ) -> Result<WeightsOutcome, Refusal> {
-        let Weights { uids, weights, mechanism, version_key } = weights;
+        let Weights { uids, values, mechanism, version_key } = weights;
         let neurons = self.chain.view().metagraph.as_ref().map(|metagraph| metagraph.neurons.len());
-        let checked = self.policy.weights(&uids, &weights, version_key, neurons).map_err(Refusal::Policy);
+        let checked = self.policy.weights(&uids, &values, version_key, neurons).map_err(Refusal::Policy);
         let admitted = checked
             .and_then(|()| self.admit(caller, Operation::Weights, &[CallKind::SetWeights, CallKind::CommitWeights]));
         self.refused(caller, admitted)?;
@@ -209,7 +209,7 @@ impl Signer {
         let netuid = self.network.borrow().netuid;
         let version_key = version_key.or(self.policy.weights.version_key).unwrap_or_default();
         let key = intent_key(caller, "weights", key);
-        let values = WeightValues::Scores(weights);
+        let values = WeightValues::Scores(values);
         let wish = WeightsWish { key, netuid, mecid: mechanism, uids, values, version_key };
         setter.set(wish).await.map_err(submission)
     }

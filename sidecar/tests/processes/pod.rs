@@ -179,7 +179,8 @@ fn send(
     headers: &[(&str, &str)],
     body: &str,
 ) -> Option<Answer> {
-    let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    let headers: Vec<String> = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    let headers = headers.concat();
     let length = body.len();
     let head =
         format!("{method} {path} HTTP/1.1\r\nHost: sidecar\r\nConnection: close\r\ncontent-length: {length}\r\n");

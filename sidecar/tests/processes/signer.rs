@@ -135,8 +135,8 @@ fn the_key_shows_nowhere_and_signing_is_for_the_socket_only() {
     assert_eq!(signed.status, 200, "{}", signed.body);
     let again = pod.post("/v1/sign", &[("idempotency-key", "k")], &body).unwrap();
     assert_eq!(again.body, signed.body, "a repeated request is one request");
-    let reused = pod.post("/v1/sign", &[("idempotency-key", "k")], &json!({"domain": "bytes", "text": "b"})).unwrap();
-    assert_eq!((reused.status, &reused.body["type"]), (422, &json!("urn:mycelium:idempotency-key-reused")));
+    let other = pod.post("/v1/sign", &[("idempotency-key", "k")], &json!({"domain": "bytes", "text": "b"})).unwrap();
+    assert_eq!((other.status, &other.body["type"]), (422, &json!("urn:mycelium:idempotency-key-reused")));
     for path in ["/v1/sign", "/v1/weights", "/v1/axon", "/v1/commitments", "/v1/signer/acknowledge"] {
         let status = pod.post_by_tcp(path, &body).unwrap().status;
         assert!([403, 404].contains(&status), "{path}: {status}");

@@ -19,7 +19,7 @@ use subxt::config::{DefaultExtrinsicParamsBuilder, Hasher, RpcConfigFor};
 use subxt::error::DispatchError;
 use subxt::events::Phase;
 use subxt::ext::codec::{Decode, Encode};
-use subxt::ext::jsonrpsee::ws_client::{PingConfig, WsClientBuilder};
+use subxt::ext::jsonrpsee::ws_client::{PingConfig, WsClient, WsClientBuilder};
 use subxt::ext::scale_decode::DecodeAsType;
 use subxt::ext::scale_value::Composite;
 use subxt::rpcs::{LegacyRpcMethods, RpcClient};
@@ -28,6 +28,7 @@ use subxt::{Config, OnlineClient};
 use super::call::Call;
 use super::failure::Refusal;
 use super::journal::{CallResult, ChainEvent, ExtrinsicHash};
+use super::paced::Paced;
 use crate::ChainError;
 use crate::client::{CALL_DEADLINE, CONNECT_DEADLINE, check_endpoint};
 use crate::error::Cause;
@@ -110,7 +111,10 @@ pub(crate) struct Link {
     pub(crate) endpoint: String,
     pub(crate) genesis_hash: BlockHash,
     pub(crate) block_time: Option<Duration>,
+    /// Deadline of a call, where the node does not limit them.
     deadline: Duration,
+    /// Knows whether it does.
+    pace: Arc<Paced<WsClient>>,
     bodies: parking_lot::Mutex<BTreeMap<H256, Arc<Body>>>,
 }
 
@@ -130,7 +134,8 @@ impl Link {
             .await
             .map_err(|_| failed(format!("no WebSocket handshake within {} s", CONNECT_DEADLINE.as_secs()).into()))?
             .map_err(|error| failed(error.into()))?;
-        let rpc = RpcClient::new(websocket);
+        let pace = Arc::new(Paced::new(websocket));
+        let rpc = RpcClient::new(pace.clone());
         let methods = LegacyRpcMethods::new(rpc.clone());
         let backend = LegacyBackend::<LiveConfig>::builder().build(rpc);
         let operation = "the genesis hash";
@@ -154,9 +159,15 @@ impl Link {
             bodies: parking_lot::Mutex::default(),
             block_time,
             deadline,
+            pace,
             methods,
             client,
         })
+    }
+
+    /// Calls that stand in a line have to wait for their turn as well.
+    fn deadline(&self) -> Duration {
+        if self.pace.is_slow() { CALL_DEADLINE } else { self.deadline }
     }
 
     async fn call<T, E: Into<Cause>>(
@@ -164,9 +175,9 @@ impl Link {
         operation: &'static str,
         call: impl Future<Output = Result<T, E>>,
     ) -> Result<T, ChainError> {
-        match tokio::time::timeout(self.deadline, call).await {
+        match tokio::time::timeout(self.deadline(), call).await {
             Ok(answer) => answer.map_err(crate::client::refused(operation)),
-            Err(_) => Err(ChainError::Timeout { operation, after: self.deadline }),
+            Err(_) => Err(ChainError::Timeout { operation, after: self.deadline() }),
         }
     }
 
@@ -227,8 +238,8 @@ impl Link {
         let address = subxt::dynamic::storage::<K, V>(pallet, entry);
         let storage = at.storage();
         let fetch = storage.try_fetch(address, keys);
-        let value = match tokio::time::timeout(self.deadline, fetch).await {
-            Err(_) => return Err(ChainError::Timeout { operation: "a value of the chain", after: self.deadline }),
+        let value = match tokio::time::timeout(self.deadline(), fetch).await {
+            Err(_) => return Err(ChainError::Timeout { operation: "a value of the chain", after: self.deadline() }),
             Ok(Err(subxt::error::StorageError::CannotFetchValue(error))) => {
                 return Err(crate::client::refused("a value of the chain")(error));
             }
@@ -307,7 +318,7 @@ impl Link {
     /// Hands bytes to the node's pool. What the pool says is a value; an error is a lost connection or a deadline.
     pub(crate) async fn submit(&self, bytes: &[u8]) -> Result<Result<(), Refusal>, ChainError> {
         let operation = "the submission";
-        match tokio::time::timeout(self.deadline, self.methods.author_submit_extrinsic(bytes)).await {
+        match tokio::time::timeout(self.deadline(), self.methods.author_submit_extrinsic(bytes)).await {
             Ok(Ok(_)) => Ok(Ok(())),
             Ok(Err(subxt::rpcs::Error::User(error))) => {
                 let data = error.data.as_deref().map(|data| data.get().trim_matches('"').to_owned());
@@ -315,7 +326,7 @@ impl Link {
                 Ok(Err(Refusal { code: error.code, text }))
             }
             Ok(Err(error)) => Err(crate::client::refused(operation)(error)),
-            Err(_) => Err(ChainError::Timeout { operation, after: self.deadline }),
+            Err(_) => Err(ChainError::Timeout { operation, after: self.deadline() }),
         }
     }
 

@@ -37,6 +37,9 @@ const OPEN_MAX: usize = 64;
 /// Signatures for one intent. Each but the first answers a refusal or an era that passed.
 const SIGNATURES_MAX: usize = 8;
 
+/// Time for the guard before a signature. It asks an API server or a group of peers at most.
+const GATE_DEADLINE: Duration = Duration::from_secs(15);
+
 /// How often a pool may prefer another extrinsic of this key before the caller is told.
 const OUTBID_MAX: u32 = 3;
 
@@ -952,8 +955,7 @@ impl Worker {
     async fn permitted(&mut self, i: usize) -> Result<(), Turn> {
         let call = self.active[i].entry.call.clone();
         // A gate that hangs is a gate that says no.
-        let patience = self.active[i].waiters.iter().map(|waiter| waiter.until).max().unwrap_or_else(Instant::now);
-        let answer = timeout(patience.saturating_duration_since(Instant::now()), self.gate.permit(&call)).await;
+        let answer = timeout(GATE_DEADLINE, self.gate.permit(&call)).await;
         let source = match answer {
             Ok(Ok(())) => return Ok(()),
             Ok(Err(error)) => error,

@@ -136,7 +136,7 @@ pub(super) fn decrypt(bytes: &[u8], password: &Password) -> Result<Zeroizing<Vec
 
 fn decrypt_nacl(sealed: &[u8], password: &Password) -> Result<Zeroizing<Vec<u8>>, KeyError> {
     let damaged = KeyError::EncryptedForm { expected: "has no nonce and no sealed key behind `$NACL`" };
-    let Some((nonce, sealed)) = sealed.split_at_checked(NACL_NONCE) else { return Err(damaged) };
+    let Some((nonce, sealed)) = sealed.split_first_chunk::<NACL_NONCE>() else { return Err(damaged) };
     let needed = u64::from(NACL_MEMORY_KIB) * 1024 + MEMORY_RESERVE;
     if let Some(available) = memory_left().filter(|available| *available < needed) {
         return Err(KeyError::Memory { needed_mib: needed >> 20, available_mib: available >> 20 });
@@ -147,7 +147,7 @@ fn decrypt_nacl(sealed: &[u8], password: &Password) -> Result<Zeroizing<Vec<u8>>
         .hash_password_into(&password.0, &NACL_SALT, key.as_mut_slice())
         .map_err(|_| KeyError::WrongPassword)?;
     let cipher = XSalsa20Poly1305::new(key.as_slice().into());
-    cipher.decrypt(Nonce::from_slice(nonce), sealed).map(Zeroizing::new).map_err(|_| KeyError::WrongPassword)
+    cipher.decrypt(&Nonce::from(*nonce), sealed).map(Zeroizing::new).map_err(|_| KeyError::WrongPassword)
 }
 
 fn decrypt_fernet(token: &[u8], password: &Password) -> Result<Zeroizing<Vec<u8>>, KeyError> {

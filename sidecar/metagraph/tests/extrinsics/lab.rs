@@ -93,7 +93,7 @@ impl Lab {
         std::fs::write(directory.path().join("genesis.json"), genesis.to_string()).unwrap();
         let program = program();
         let mut process = Command::new(&program)
-            .args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--block-time", "250ms"])
+            .args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--block-time", "250ms", "--history", "4096"])
             .arg("--genesis")
             .arg(directory.path().join("genesis.json"))
             .args(args)
@@ -141,6 +141,11 @@ impl Lab {
         self.admin().request("DELETE", &format!("/faults/{kind}"), "");
     }
 
+    /// Whether a fault with a number of strikes has had them all, and so is off.
+    pub(crate) fn has_struck(&self, kind: &str) -> bool {
+        self.admin().send("DELETE", &format!("/faults/{kind}"), "").starts_with("HTTP/1.1 404")
+    }
+
     pub(crate) fn config(&self) -> SubmitConfig {
         SubmitConfig {
             genesis_hash: Some(self.genesis_hash),
@@ -183,10 +188,11 @@ impl Lab {
         let last = client.at_current_block().await.unwrap().block_number();
         let mut found = 0;
         for number in 1..=last {
-            let events = client.at_block(number).await.unwrap().events().fetch().await.unwrap();
-            // A block that brings an upgrade is not read by its own runtime; none of these tests counts in it.
-            let names = events.iter().filter_map(Result::ok);
-            found += names.filter(|event| event.pallet_name() == pallet && event.event_name() == name).count();
+            let bytes = client.at_block(number).await.unwrap().events().fetch().await.unwrap().bytes().to_vec();
+            // A block that brings an upgrade was run by the runtime of its parent.
+            let events = client.at_block(number - 1).await.unwrap().events().from_bytes(bytes);
+            let events = events.iter().map(Result::unwrap);
+            found += events.filter(|event| event.pallet_name() == pallet && event.event_name() == name).count();
         }
         found
     }
@@ -221,6 +227,11 @@ impl Admin {
     }
 
     fn request(&self, method: &str, path: &str, body: &str) {
+        let answer = self.send(method, path, body);
+        assert!(answer.starts_with("HTTP/1.1 2"), "{method} {path} {body}: {answer}");
+    }
+
+    fn send(&self, method: &str, path: &str, body: &str) -> String {
         let mut stream = TcpStream::connect(&self.0).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         let length = body.len();
@@ -231,7 +242,7 @@ impl Admin {
         .unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
-        assert!(answer.starts_with("HTTP/1.1 2"), "{method} {path} {body}: {answer}");
+        answer
     }
 }
 

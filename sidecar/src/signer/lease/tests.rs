@@ -99,7 +99,7 @@ impl ApiServer {
     }
 
     /// Somebody else writes the lease.
-    fn put(&self, spec: Value) {
+    fn put(&self, spec: &Value) {
         let version = self.versions.fetch_add(1, Ordering::Relaxed) + 1;
         let metadata = json!({"name": "v1-signer", "namespace": "default", "resourceVersion": version.to_string()});
         *self.lease.lock() =
@@ -157,6 +157,9 @@ impl Sidecar {
     }
 }
 
+/// The annotation with the fence.
+const FENCE: &str = "mycelium.network/signed-until-block";
+
 /// A lease as the operator makes it, and as a holder leaves it that has nothing under way.
 fn given_back() -> Value {
     json!({"holderIdentity": "", "leaseDurationSeconds": 1, "leaseTransitions": 1})
@@ -184,7 +187,7 @@ async fn a_lease_that_nobody_made_is_made_and_waited_for_and_then_renewed() {
 #[tokio::test(start_paused = true)]
 async fn the_second_waits_for_the_first_and_takes_over_what_it_released() {
     let (server, client) = ApiServer::start();
-    server.put(given_back());
+    server.put(&given_back());
     let first = Sidecar::start(&client, "first");
     first.held().await;
     let second = Sidecar::start(&client, "second");
@@ -203,7 +206,7 @@ async fn the_second_waits_for_the_first_and_takes_over_what_it_released() {
 async fn a_holder_that_died_is_replaced_after_its_whole_duration_on_our_clock_only() {
     let (server, client) = ApiServer::start();
     // Renewed long ago by its own clock, which says nothing.
-    server.put(json!({"holderIdentity": "dead", "leaseDurationSeconds": 20, "leaseTransitions": 4, "renewTime": "2020-01-01T00:00:00.000000Z"}));
+    server.put(&json!({"holderIdentity": "dead", "leaseDurationSeconds": 20, "leaseTransitions": 4, "renewTime": "2020-01-01T00:00:00.000000Z"}));
     let sidecar = Sidecar::start(&client, "a");
     seconds(19).await;
     assert_eq!(sidecar.lease.permit().unwrap_err(), NotHeld::Foreign { holder: "dead".into(), epoch: 4 });
@@ -250,7 +253,7 @@ async fn a_lease_taken_away_by_hand_stops_signing_at_the_next_renewal() {
     let (server, client) = ApiServer::start();
     let sidecar = Sidecar::start(&client, "a");
     sidecar.held().await;
-    server.put(json!({"holderIdentity": "b", "leaseDurationSeconds": 15, "leaseTransitions": 9}));
+    server.put(&json!({"holderIdentity": "b", "leaseDurationSeconds": 15, "leaseTransitions": 9}));
     seconds(6).await;
     assert_eq!(sidecar.reason(), "HeldByAnother");
     seconds(20).await;
@@ -260,13 +263,12 @@ async fn a_lease_taken_away_by_hand_stops_signing_at_the_next_renewal() {
 #[tokio::test(start_paused = true)]
 async fn the_fence_is_written_before_an_extrinsic_is_permitted_and_binds_the_next_holder() {
     let (server, client) = ApiServer::start();
-    server.put(given_back());
+    server.put(&given_back());
     let first = Sidecar::start(&client, "first");
     first.held().await;
     assert!(first.lease.permit_extrinsic(164, 100).await.is_ok());
     let annotation =
         |server: &ApiServer| server.lease.lock().as_ref().unwrap()["metadata"]["annotations"][FENCE].clone();
-    const FENCE: &str = "mycelium.network/signed-until-block";
     assert_eq!(annotation(&server), json!("164"));
     // As after a crash: nothing is given back.
     first.task.abort();
@@ -278,8 +280,7 @@ async fn the_fence_is_written_before_an_extrinsic_is_permitted_and_binds_the_nex
     assert_eq!(annotation(&server), json!("230"));
 
     // What is settled binds nobody.
-    second.lease.looked(second.lease.now(), 170, 164);
-    second.lease.settle(230);
+    second.lease.looked(second.lease.now(), 231, 230);
     second.stop.cancel();
     second.task.await.unwrap();
     assert_eq!(annotation(&server), Value::Null);
@@ -298,15 +299,14 @@ async fn a_lease_made_anew_holds_extrinsics_back_for_as_long_as_the_one_removed_
     // The next holder has to wait as well, even if this one goes at once.
     sidecar.stop.cancel();
     sidecar.task.await.unwrap();
-    let annotation =
-        server.lease.lock().as_ref().unwrap()["metadata"]["annotations"]["mycelium.network/signed-until-block"].clone();
+    let annotation = server.lease.lock().as_ref().unwrap()["metadata"]["annotations"][FENCE].clone();
     assert_eq!(annotation, json!((101 + mortality).to_string()));
 }
 
 #[tokio::test(start_paused = true)]
 async fn no_fence_no_extrinsic_while_messages_are_still_signed() {
     let (server, client) = ApiServer::start();
-    server.put(given_back());
+    server.put(&given_back());
     let sidecar = Sidecar::start(&client, "a");
     sidecar.held().await;
     *server.down.lock() = Some(Fault::Status(500));
@@ -317,7 +317,7 @@ async fn no_fence_no_extrinsic_while_messages_are_still_signed() {
 #[tokio::test(start_paused = true)]
 async fn labels_of_others_on_the_object_stay() {
     let (server, client) = ApiServer::start();
-    server.put(given_back());
+    server.put(&given_back());
     server.lease.lock().as_mut().unwrap()["metadata"]["labels"] = json!({"app": "x"});
     let sidecar = Sidecar::start(&client, "a");
     sidecar.held().await;
