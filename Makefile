@@ -76,6 +76,12 @@ test: preflight build wheel ## Every test there is, with totals at the end (brin
 unit: build ## Tests that need no cluster
 	@.ci/test unit
 
+.PHONY: simulate
+simulate: own-target ## Seeded schedules of two sidecars with one key: pauses, partitions, clock jumps, restarts (SEEDS=10000, SEED=n plays one)
+	@# The whole workspace is named so that dependencies keep the features, and with them the builds, of the tests.
+	@SEEDS=$(or $(SEEDS),10000) cargo test --quiet --profile $(PROFILE) --workspace --lib -- --exact --nocapture \
+		signer::simulation::schedules_of_two_sidecars_with_one_key_never_sign_twice_and_always_sign_again
+
 .PHONY: conformance
 conformance: build ## Unmodified clients from the registries against the development chain (ONLY=part of a name)
 	@e2e/conformance/run.py $(if $(ONLY),--only "$(ONLY)")

@@ -109,6 +109,7 @@ pub(crate) fn status_body() -> StatusBody {
         neuron: None,
         registry: RegistryStatus::default(),
         group: None,
+        signer: None,
     }
 }
 

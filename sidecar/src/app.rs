@@ -16,6 +16,7 @@ use crate::http::Recent;
 use crate::metrics::Metrics;
 use crate::network_file::NetworkFile;
 use crate::reads::{ChainReads, QuerierReads};
+use crate::signer::Signer;
 use crate::watch::Watch;
 
 /// Everything that requests are answered from.
@@ -42,6 +43,8 @@ pub(crate) struct App {
     pub(crate) watch: Watch,
     /// What several requests are answered from alike.
     pub(crate) recent: Recent,
+    /// Signs with the hotkey, once it is there.
+    pub(crate) signer: OnceLock<Arc<Signer>>,
     /// Counters.
     pub(crate) metrics: Arc<Metrics>,
 }
@@ -70,6 +73,7 @@ impl App {
             verifier,
             group,
             requests: OnceLock::new(),
+            signer: OnceLock::new(),
             reads,
             watch,
             recent,

@@ -190,6 +190,19 @@ pub struct RunArgs {
     /// Seconds between two probes of one axon, 60 or more unless the Network is `local`; 0 turns probes off.
     #[arg(long, env = "MYCELIUM_PROBE_INTERVAL_S", default_value_t = DEFAULTS.probe_interval_s)]
     pub probe_interval_s: u64,
+    /// Lease of Kubernetes, as NAMESPACE/NAME, that this sidecar holds while it signs.
+    #[arg(long, env = "MYCELIUM_LEASE", conflicts_with = "lease_file")]
+    pub lease: Option<String>,
+    /// File that is locked while this sidecar signs, where there is no --lease; sidecars with one hotkey on one machine
+    /// have to share it. `signer.lease` in --data-dir where nothing is said.
+    #[arg(long, env = "MYCELIUM_LEASE_FILE")]
+    pub lease_file: Option<PathBuf>,
+    /// What the user's container may have signed (JSON); the safe default where nothing is said.
+    #[arg(long, env = "MYCELIUM_SIGNER_POLICY")]
+    pub signer_policy: Option<PathBuf>,
+    /// Signatures of other processes with this hotkey before this block are in order.
+    #[arg(long, env = "MYCELIUM_ACCEPT_FOREIGN_SIGNER_BEFORE", value_name = "BLOCK")]
+    pub accept_foreign_signer_before: Option<u64>,
     /// How log lines look.
     #[arg(long, env = "MYCELIUM_LOG_FORMAT", value_enum, default_value_t)]
     pub log_format: LogFormat,

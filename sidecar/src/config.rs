@@ -11,6 +11,7 @@ use sidecar_util::http::NodeKind;
 
 use crate::args::RunArgs;
 use crate::axon::{AxonConfig, check_upstream};
+use crate::signer::LeasePlace;
 
 /// Defaults of the flags.
 #[derive(Debug, Clone, Copy)]
@@ -72,6 +73,12 @@ pub struct Config {
     pub axon: Option<AxonConfig>,
     /// Time between two probes of one axon, if there are to be any.
     pub probe_interval: Option<Duration>,
+    /// Where the signing lease is.
+    pub(crate) lease: LeasePlace,
+    /// File with the signer's policy.
+    pub signer_policy: Option<PathBuf>,
+    /// Signatures of others before this block are in order.
+    pub accept_foreign_signer_before: Option<u64>,
 }
 
 impl TryFrom<&RunArgs> for Config {
@@ -103,6 +110,9 @@ impl TryFrom<&RunArgs> for Config {
             socket: args.socket.clone(),
             axon,
             probe_interval: (args.probe_interval_s > 0).then(|| Duration::from_secs(args.probe_interval_s)),
+            lease: lease_place(args)?,
+            signer_policy: args.signer_policy.clone(),
+            accept_foreign_signer_before: args.accept_foreign_signer_before,
         })
     }
 }
@@ -125,6 +135,27 @@ fn axon(args: &RunArgs) -> Result<Option<AxonConfig>, ValueError> {
 
 fn socket_address(field: &str, text: &str) -> Result<SocketAddr, ValueError> {
     text.parse().map_err(|_| ValueError::new(field, text, "is not an address and a port such as 0.0.0.0:9100"))
+}
+
+fn lease_place(args: &RunArgs) -> Result<LeasePlace, ValueError> {
+    let Some(lease) = &args.lease else {
+        return Ok(LeasePlace::File(args.lease_file.clone().unwrap_or_else(|| args.data_dir.join("signer.lease"))));
+    };
+    let plain = |name: &str| {
+        let alphanumeric = |c: Option<char>| c.is_some_and(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
+        let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-.".contains(c);
+        alphanumeric(name.chars().next()) && alphanumeric(name.chars().next_back()) && name.chars().all(inner)
+    };
+    match lease.split_once('/') {
+        Some((namespace, name)) if plain(namespace) && plain(name) => {
+            Ok(LeasePlace::Kubernetes { namespace: namespace.to_owned(), name: name.to_owned() })
+        }
+        _ => Err(ValueError::new(
+            "--lease",
+            lease,
+            "is not a Lease as NAMESPACE/NAME, such as default/validator-a-signer",
+        )),
+    }
 }
 
 /// Why a Network's description cannot be used.
@@ -239,6 +270,19 @@ mod tests {
         );
         check(&["--axon-listen=0.0.0.0:1", "--axon-upstream=x"], "--axon-upstream: `x` is not an address such as");
         check(&["--peer-listen=0.0.0.0:9100"], "--peer-listen: `0.0.0.0:9100` is the address of the HTTP API");
+        for lease in ["a", "a/", "/b", "a/b/c", "A/b", "a/-b"] {
+            check(&["--lease", lease], &format!("--lease: `{lease}` is not a Lease as NAMESPACE/NAME"));
+        }
+    }
+
+    #[test]
+    fn the_lease_is_in_the_cluster_or_in_a_file() {
+        let place = |flags: &[&str]| Config::try_from(&args(flags)).unwrap().lease;
+        let kubernetes = LeasePlace::Kubernetes { namespace: "a".into(), name: "b-c".into() };
+        assert_eq!(place(&["--lease=a/b-c"]), kubernetes);
+        assert_eq!(place(&["--data-dir=/x"]), LeasePlace::File("/x/signer.lease".into()));
+        assert_eq!(place(&["--data-dir=/x", "--lease-file=/y"]), LeasePlace::File("/y".into()));
+        assert!(Cli::try_parse_from(["mycelium-sidecar", "--kind=miner", "--lease=a/b", "--lease-file=/y"]).is_err());
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! The HTTP API: the same on TCP and on the unix socket, but for what only the containers of the pod may ask.
 //!
-//! `read`, `nodes`, `watch` and `chain` answer what the pod, its peers and the operator ask; `requests` signs and verifies for
-//! the pod alone; `admin` answers the kubelet and Prometheus; `openapi` describes all of it, and is the table by which requests are routed; `reject` is the only place that
-//! knows status codes of errors; `serve` keeps connections within limits.
+//! `read`, `nodes`, `watch` and `chain` answer what the pod, its peers and the operator ask; `sign` and `requests` sign and
+//! verify for the pod alone; `admin` answers the kubelet and Prometheus; `openapi` describes all of it, and is the table by
+//! which requests are routed; `reject` is the only place that knows status codes of errors; `serve` keeps connections within
+//! limits.
 //!
 //! A new route is one line in `Api::new`, and its description in the list of `openapi`.
 
@@ -19,6 +20,7 @@ mod read;
 mod recent;
 mod reject;
 mod requests;
+mod sign;
 mod watch;
 
 pub(crate) mod serve;
@@ -109,6 +111,7 @@ impl Api {
             watch::routes(app),
             chain::routes(app),
             requests::routes(app),
+            sign::routes(app),
         ];
         let served: Vec<Served> = groups.into_iter().flatten().collect();
         let route = |template: &'static str| {

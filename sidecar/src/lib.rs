@@ -16,6 +16,7 @@ mod peer_rpc;
 mod peer_tls;
 mod reads;
 mod run;
+mod signer;
 mod watch;
 
 pub mod args;

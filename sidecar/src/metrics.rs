@@ -21,6 +21,7 @@ use tokio::sync::watch;
 
 use crate::config::NetworkConfigError;
 use crate::http::Refusal;
+use crate::signer::SignerMetrics;
 
 /// Upper ends of the buckets for the time of an answer, in seconds: from what the memory answers to the deadline of the chain.
 const ANSWER_BUCKETS: [f64; 12] = [0.0001, 0.000_25, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.25, 1.0, 5.0, 20.0];
@@ -60,6 +61,7 @@ pub(crate) struct Metrics {
     peer_calls: Family<PeerLabels, Counter>,
     axon_requests: Family<AxonLabels, Counter>,
     probes: Family<ProbeLabels, Counter>,
+    signer: SignerMetrics,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -150,6 +152,7 @@ impl Metrics {
         registry.register("axon_requests", "Requests at the axon gate, by scheme and result", axon_requests.clone());
         let probes = Family::default();
         registry.register("axon_probes", "Probes of axons, by what was found", probes.clone());
+        let signer = SignerMetrics::register(&mut registry);
         registry.register_collector(Box::new(Gauges { hotkey, chain, entries, group, config_error }));
         Self {
             registry,
@@ -162,7 +165,13 @@ impl Metrics {
             peer_calls,
             axon_requests,
             probes,
+            signer,
         }
+    }
+
+    /// What the signer counts.
+    pub(crate) fn signer(&self) -> SignerMetrics {
+        self.signer.clone()
     }
 
     /// The metrics of one route, which whoever serves it keeps.

@@ -25,6 +25,7 @@ use crate::axon::{self, AxonParts};
 use crate::config::{Config, parse_network};
 use crate::group::{self, GroupParts};
 use crate::http::{self, Door, serve::serve};
+use crate::signer::{Policy, Signer, SignerParts};
 use crate::{ingest, network_file};
 
 /// Who may use the unix socket: this user, and the group that the pod's containers share.
@@ -67,12 +68,27 @@ pub async fn run(config: Config, pair: HotkeyPair) -> anyhow::Result<()> {
 
     let requests = Arc::new(Requests::new(pair.clone()));
     let requests = app.requests.get_or_init(|| requests).clone();
+    let policy = config.signer_policy.as_deref().map_or_else(|| Ok(Policy::default()), Policy::read)?;
+    let parts = SignerParts {
+        pair: pair.clone(),
+        policy,
+        folder: config.data_dir.join("signer"),
+        accept_foreign_before: config.accept_foreign_signer_before,
+        chain: querier.handle(),
+        network: app.file.network.clone(),
+        metrics: app.metrics.signer(),
+    };
+    let signer = Signer::new(parts, &config.lease)?;
+    app.signer.get_or_init(|| signer.clone());
 
     let [stop_serving, stop_group, stop_core] = std::array::from_fn(|_| CancellationToken::new());
     // Cancelled by the end of any part, a panic included: nothing goes on with a part missing.
     let ended_early = CancellationToken::new();
     let watching = tokio::spawn(guarded(&ended_early, file_watch.run()));
     let ingesting = tokio::spawn(guarded(&ended_early, ingest::run(app.clone(), stop_core.clone())));
+    let stop_signing = stop_core.clone();
+    let place = config.lease.clone();
+    let signing = tokio::spawn(guarded(&ended_early, async move { signer.run(place, stop_signing).await }));
     let tcp = TcpListenerStream::new(listener);
     let tcp = serve(tcp, http::api(&app, Door::Tcp), app.metrics.clone(), stop_serving.clone());
     let socket = UnixListenerStream::new(socket);
@@ -124,6 +140,7 @@ pub async fn run(config: Config, pair: HotkeyPair) -> anyhow::Result<()> {
     stop_core.cancel();
     watching.abort();
     ingesting.await?;
+    signing.await?;
     querier.shutdown().await;
     if let Err(error) = std::fs::remove_file(&config.socket) {
         warn!(%error, socket = %config.socket.display(), "socket was not removed");

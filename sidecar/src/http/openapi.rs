@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use utoipa::OpenApi;
 use utoipa::openapi::path::Operation;
 
-use super::{Door, admin, body, chain, nodes, read, reject, requests, watch};
+use super::{Door, admin, body, chain, nodes, read, reject, requests, sign, watch};
 
 /// What is described.
 #[derive(OpenApi)]
@@ -37,6 +37,12 @@ use super::{Door, admin, body, chain, nodes, read, reject, requests, watch};
         chain::balance,
         requests::sign,
         requests::verify,
+        sign::sign,
+        sign::signer,
+        sign::acknowledge,
+        sign::weights,
+        sign::axon,
+        sign::commitment,
     ),
     components(schemas(
         sidecar_util::http::ProblemBody,

@@ -73,6 +73,7 @@ pub(crate) fn status(app: &App) -> Status {
         neuron: held.and_then(|metagraph| metagraph.by_hotkey(&app.hotkey)).cloned(),
         registry: app.registry.status(),
         group: group.map(|group| group.status()),
+        signer: app.signer.get().map(|signer| signer.status()),
     };
     Status { body, network_file_error: app.file.error.borrow().as_ref().map(ToString::to_string) }
 }

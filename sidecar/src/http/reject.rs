@@ -3,7 +3,9 @@
 use std::convert::Infallible;
 
 use http::{HeaderValue, StatusCode, header};
+use serde_json::{Map, Value};
 use sidecar_metagraph::ChainProblem;
+use sidecar_metagraph::extrinsics::{FailureClass, SubmitError};
 use sidecar_peer::FactsError;
 use sidecar_util::ValueError;
 use sidecar_util::http::ProblemBody;
@@ -11,6 +13,7 @@ use warp::reject::MethodNotAllowed;
 use warp::reply::Response;
 
 use super::{Unmatched, typed};
+use crate::signer::Refusal;
 
 /// Content type of every problem.
 pub(crate) const PROBLEM_JSON: &str = "application/problem+json";
@@ -64,6 +67,8 @@ pub(crate) enum Problem {
     TooManyConnections { connections_max: usize },
     /// There are too many watchers.
     TooManyWatchers { watchers_max: usize },
+    /// The signer's own.
+    Signer(Box<SignerProblem>),
     /// A bug.
     Internal(String),
 }
@@ -71,6 +76,18 @@ pub(crate) enum Problem {
 impl From<FactsError> for Problem {
     fn from(error: FactsError) -> Self {
         Self::Chain { reason: error.reason, detail: error.detail }
+    }
+}
+
+impl From<SignerProblem> for Problem {
+    fn from(problem: SignerProblem) -> Self {
+        Self::Signer(Box::new(problem))
+    }
+}
+
+impl From<Refusal> for Problem {
+    fn from(refusal: Refusal) -> Self {
+        SignerProblem::Refused(refusal).into()
     }
 }
 
@@ -142,6 +159,7 @@ impl Problem {
             Self::TooManyWatchers { .. } => {
                 (StatusCode::SERVICE_UNAVAILABLE, "too-many-watchers", "This sidecar has too many watchers")
             }
+            Self::Signer(problem) => problem.kind(),
             Self::Internal(_) => (StatusCode::INTERNAL_SERVER_ERROR, "internal", "This sidecar made a mistake"),
         }
     }
@@ -183,6 +201,7 @@ impl Problem {
                     "there are {watchers_max} already: try again in {RETRY_AFTER_S} s, or ask /v1/nodes with its ETag"
                 )
             }
+            Self::Signer(problem) => problem.detail(),
             Self::Internal(detail) => detail,
         }
     }
@@ -204,12 +223,20 @@ impl Problem {
             self,
             Self::TooManyOfAddress { .. } | Self::TooManyConnections { .. } | Self::TooManyWatchers { .. }
         );
+        let retry_after_s = match &self {
+            Self::Signer(problem) => problem.retry_after_s(),
+            _ => crowded.then_some(RETRY_AFTER_S.into()),
+        };
+        let members = if let Self::Signer(problem) = &self { problem.members() } else { Map::new() };
         let allow = if let Self::MethodNotAllowed { allow } = &self { HeaderValue::from_str(allow).ok() } else { None };
         let (status, body) = self.into_body();
-        let bytes = serde_json::to_vec(&body).expect("strings and a number always serialize");
-        let mut response = typed(status, PROBLEM_JSON, bytes);
-        if crowded {
-            response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER_S.into());
+        let mut body = serde_json::to_value(&body).expect("strings and a number always serialize");
+        if let Some(body) = body.as_object_mut() {
+            body.extend(members);
+        }
+        let mut response = typed(status, PROBLEM_JSON, body.to_string().into_bytes());
+        if let Some(seconds) = retry_after_s {
+            response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
         }
         if let Some(allow) = allow {
             response.headers_mut().insert(header::ALLOW, allow);
@@ -257,5 +284,125 @@ pub(crate) fn every_kind() -> Vec<Kind> {
     ]
     .iter()
     .map(Problem::kind)
+    .chain(OF_SIGNER)
     .collect()
+}
+
+/// What can be wrong with a request to the signer, beside what can be wrong with any.
+#[derive(Debug)]
+pub(crate) enum SignerProblem {
+    /// The signer is not there yet.
+    Starting,
+    /// Another body under a key that was used.
+    KeyReused { key: String },
+    /// The signer says no.
+    Refused(Refusal),
+}
+
+/// Seconds after which somebody may ask again who was refused because the lease is not held.
+const LEASE_RETRY_S: u64 = 5;
+
+/// Seconds of a block of the public chain, for clients that count in seconds.
+const BLOCK_S: u64 = 12;
+
+const NOT_HELD: Kind = (StatusCode::SERVICE_UNAVAILABLE, "signer-not-held", "This sidecar may not sign now");
+const POLICY_DENIED: Kind = (StatusCode::FORBIDDEN, "policy-denied", "The signer's policy does not allow this");
+const RATE_LIMITED: Kind =
+    (StatusCode::TOO_MANY_REQUESTS, "rate-limited", "The signer's policy does not allow this so often");
+const FOREIGN_SIGNER: Kind = (StatusCode::CONFLICT, "foreign-signer", "Another process signs with this hotkey");
+const KEY_REUSED: Kind =
+    (StatusCode::UNPROCESSABLE_ENTITY, "idempotency-key-reused", "The key was used for another request");
+const OUTCOME_PENDING: Kind =
+    (StatusCode::GATEWAY_TIMEOUT, "outcome-pending", "The outcome is not known yet: ask again with the same key");
+const CHAIN_REFUSED: Kind = (StatusCode::CONFLICT, "chain-refused", "The chain does not take it");
+
+/// All of them.
+const OF_SIGNER: [Kind; 7] =
+    [NOT_HELD, POLICY_DENIED, RATE_LIMITED, FOREIGN_SIGNER, KEY_REUSED, OUTCOME_PENDING, CHAIN_REFUSED];
+
+impl SignerProblem {
+    fn kind(&self) -> Kind {
+        let unavailable = || Problem::Chain { reason: "", detail: String::new() }.kind();
+        match self {
+            Self::KeyReused { .. } => KEY_REUSED,
+            Self::Starting => NOT_HELD,
+            Self::Refused(refusal) => match refusal {
+                Refusal::Policy(_) => POLICY_DENIED,
+                Refusal::Rate { .. } => RATE_LIMITED,
+                Refusal::Foreign(_) => FOREIGN_SIGNER,
+                Refusal::NotHeld(_) | Refusal::NotLooked(_) | Refusal::Memory { .. } => NOT_HELD,
+                Refusal::NoSubmitter { .. } => unavailable(),
+                Refusal::Submission(error) => match **error {
+                    SubmitError::Argument { .. } | SubmitError::WrongKey { .. } => {
+                        Problem::InvalidParameters(vec![]).kind()
+                    }
+                    SubmitError::KeyReused { .. } => KEY_REUSED,
+                    SubmitError::Gate { .. } => NOT_HELD,
+                    SubmitError::Pending { .. } => OUTCOME_PENDING,
+                    SubmitError::Refused { .. } | SubmitError::Dispatch { .. } | SubmitError::NotOffered { .. } => {
+                        CHAIN_REFUSED
+                    }
+                    _ => unavailable(),
+                },
+            },
+        }
+    }
+
+    fn detail(&self) -> String {
+        match self {
+            Self::Starting => "the sidecar is starting: try again in a few seconds".to_owned(),
+            Self::KeyReused { key } => {
+                format!("Idempotency-Key: `{key}` was used for a request with another body: give each request its own")
+            }
+            Self::Refused(refusal) => refusal.to_string(),
+        }
+    }
+
+    fn retry_after_s(&self) -> Option<u64> {
+        match self {
+            Self::Refused(Refusal::Rate { wait, .. }) => Some(wait.as_secs() + 1),
+            Self::Refused(Refusal::Submission(error)) => match error.class() {
+                FailureClass::RetryNow => Some(1),
+                FailureClass::WaitBlocks(blocks) => Some(blocks.saturating_mul(BLOCK_S)),
+                _ => None,
+            },
+            _ => (self.kind().0 == StatusCode::SERVICE_UNAVAILABLE).then_some(LEASE_RETRY_S),
+        }
+    }
+
+    /// The members beside those that every problem has: what a program can act on.
+    fn members(&self) -> Map<String, Value> {
+        let mut members = Map::new();
+        let mut tell = |name: &str, value: Value| members.insert(name.to_owned(), value);
+        match self {
+            Self::Refused(Refusal::Policy(error)) => {
+                tell("field", error.field.as_str().into());
+            }
+            Self::Refused(Refusal::Submission(error)) => {
+                tell("reason", error.chain_error().unwrap_or(error.reason()).into());
+                tell("remedy", error.remedy().into());
+                let class = match error.class() {
+                    FailureClass::RetryNow => "retry_now",
+                    FailureClass::WaitBlocks(_) => "wait_blocks",
+                    FailureClass::Configuration => "configuration",
+                    FailureClass::Stop => "stop",
+                };
+                tell("class", class.into());
+                if let FailureClass::WaitBlocks(blocks) = error.class() {
+                    tell("blocks", blocks.into());
+                }
+            }
+            Self::Refused(refusal) => {
+                tell("reason", refusal.reason().into());
+            }
+            Self::Starting => {
+                tell("reason", "Starting".into());
+            }
+            Self::KeyReused { .. } => {}
+        }
+        if let Some(seconds) = self.retry_after_s() {
+            tell("retry_after_s", seconds.into());
+        }
+        members
+    }
 }

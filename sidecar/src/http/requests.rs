@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use serde::{Deserialize, Serialize};
 use sidecar_peer::handshake::receiver::{Claim, Request};
@@ -15,9 +16,11 @@ use sidecar_util::{Hotkey, Uid, ValueError};
 use utoipa::ToSchema;
 use warp::Filter;
 
+use super::reject::SignerProblem;
 use super::{Problem, Served, outcome, with};
 use crate::app::App;
 use crate::axon::requests::{From, Requests};
+use crate::signer::Caller;
 
 /// Largest body of a request here. Larger bodies are hashed by who has them.
 pub(crate) const BODY_BYTES_MAX: usize = 12 * 1024 * 1024;
@@ -28,8 +31,10 @@ const LINE_BYTES_MAX: usize = 8 * 1024;
 /// `POST /v1/requests/sign`, `POST /v1/requests/verify`.
 pub(crate) fn routes(app: &Arc<App>) -> Vec<Served> {
     let post = || warp::post().and(with(app)).and(warp::body::bytes());
-    let sign = post().map(|app: Arc<App>, body: bytes::Bytes| outcome(sign(&app, &body)));
-    let verify = post().then(|app: Arc<App>, body: bytes::Bytes| async move { outcome(verify(&app, &body).await) });
+    let sign = post().and(warp::ext::optional::<Caller>()).map(|app: Arc<App>, body: Bytes, caller: Option<Caller>| {
+        outcome(sign(&app, &body, caller.unwrap_or_default()))
+    });
+    let verify = post().then(|app: Arc<App>, body: Bytes| async move { outcome(verify(&app, &body).await) });
     vec![("/v1/requests/sign", sign.boxed()), ("/v1/requests/verify", verify.boxed())]
 }
 
@@ -164,9 +169,12 @@ fn line<'a>(method: &'a str, path: &'a str, query: &'a str) -> Result<RequestLin
             status = 400,
             description = "`urn:mycelium:invalid-parameter`: a field that cannot be used\n\n`urn:mycelium:invalid-body`: no such JSON",
         ),
+        (status = 409, description = "`urn:mycelium:foreign-signer`: another process signs"),
+        (status = 429, description = "`urn:mycelium:rate-limited`: not so often"),
+        (status = 503, description = "`urn:mycelium:signer-not-held`: with its reason"),
     )
 )]
-pub(crate) fn sign(app: &App, body: &[u8]) -> Result<SignAnswer, Problem> {
+pub(crate) fn sign(app: &App, body: &[u8], caller: Caller) -> Result<SignAnswer, Problem> {
     let question: SignQuestion = read(body)?;
     let requests = requests(app)?;
     let scheme = match question.scheme.as_str() {
@@ -187,7 +195,9 @@ pub(crate) fn sign(app: &App, body: &[u8]) -> Result<SignAnswer, Problem> {
         let expected = "has to be 1 to 128 visible characters with the scheme `encrypted`, and absent with others";
         return Err(ValueError::new("symmetric_key_uuid", uuid, expected).into());
     }
-    let headers = requests.sign(scheme, &receiver, line, hash.as_deref(), uuid);
+    let signer = app.signer.get().ok_or(SignerProblem::Starting)?;
+    let headers =
+        signer.request(caller, scheme.name(), || requests.sign(scheme, &receiver, line, hash.as_deref(), uuid))?;
     Ok(SignAnswer { hotkey: app.hotkey, scheme: scheme.name(), headers })
 }
 

@@ -28,6 +28,7 @@ use super::Api;
 use super::connections::{Admitted, Busy, Connections, Limits, Refusal};
 use super::reject::{PROBLEM_JSON, Problem};
 use crate::metrics::Metrics;
+use crate::signer::Caller;
 
 /// Connections at the same time on one listener.
 const CONNECTIONS_MAX: usize = 1024;
@@ -60,15 +61,27 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub(crate) trait ClientStream: AsyncRead + AsyncWrite + Unpin + Send + 'static {
     /// Where it comes from; `None` within this machine.
     fn address(&self) -> Option<IpAddr>;
+
+    /// The process at the other end, where the kernel knows it.
+    fn caller(&self) -> Option<Caller>;
 }
 
 impl ClientStream for TcpStream {
     fn address(&self) -> Option<IpAddr> {
         self.peer_addr().ok().map(|address| address.ip())
     }
+
+    fn caller(&self) -> Option<Caller> {
+        None
+    }
 }
 
 impl ClientStream for UnixStream {
+    fn caller(&self) -> Option<Caller> {
+        let peer = self.peer_cred().ok()?;
+        Some(Caller { uid: peer.uid(), pid: peer.pid() })
+    }
+
     fn address(&self) -> Option<IpAddr> {
         None
     }
@@ -112,7 +125,7 @@ where
                 continue;
             }
         };
-        let service = service(api.clone(), admitted.clone());
+        let service = service(api.clone(), admitted.clone(), stream.caller());
         let connection = builder.serve_connection(TokioIo::new(Attended::new(stream)), service_fn(service));
         let connection = graceful.watch(connection);
         // `graceful` awaits it.
@@ -136,9 +149,13 @@ type Answer = http::Response<Answered>;
 fn service(
     api: Arc<Api>,
     admitted: Arc<Admitted>,
+    caller: Option<Caller>,
 ) -> impl Fn(Request<Incoming>) -> Pin<Box<dyn Future<Output = Result<Answer, Infallible>> + Send>> {
     let served = AtomicU32::new(0);
-    move |request| {
+    move |mut request: Request<Incoming>| {
+        if let Some(caller) = caller {
+            request.extensions_mut().insert(caller);
+        }
         let busy = admitted.busy();
         let is_last = served.fetch_add(1, Ordering::Relaxed) + 1 >= REQUESTS_MAX;
         let api = api.clone();

@@ -153,7 +153,7 @@ impl Subnet {
         if let Some(uuid) = uuid {
             question["symmetric_key_uuid"] = uuid.into();
         }
-        let answer = self.validator.post_by_socket("/v1/requests/sign", &question).unwrap();
+        let answer = self.validator.post("/v1/requests/sign", &[], &question).unwrap();
         assert_eq!(answer.status, 200, "{}", answer.body);
         serde_json::from_value(answer.body["headers"].clone()).unwrap()
     }
@@ -307,7 +307,7 @@ fn the_peer_record_is_made_for_its_challenge_and_signing_is_for_the_pod_alone() 
 
     let hotkey: Hotkey = subnet.miner.hotkey;
     let question = json!({"scheme": "strict", "method": "GET", "path": "/", "receiver_hotkey": hotkey.to_string()});
-    assert_eq!(subnet.validator.post("/v1/requests/sign", &question).unwrap().status, 404);
+    assert_eq!(subnet.validator.post_by_tcp("/v1/requests/sign", &question).unwrap().status, 403);
     for (field, bad) in [
         ("scheme", json!("none")),
         ("method", json!("get")),
@@ -320,7 +320,7 @@ fn the_peer_record_is_made_for_its_challenge_and_signing_is_for_the_pod_alone() 
     ] {
         let mut wrong = question.clone();
         wrong[field] = bad;
-        let answer = subnet.validator.post_by_socket("/v1/requests/sign", &wrong).unwrap();
+        let answer = subnet.validator.post("/v1/requests/sign", &[], &wrong).unwrap();
         let said = answer.body["detail"].as_str().unwrap_or_default();
         assert!(answer.status == 400 && said.starts_with(field), "{field}: {}", answer.body);
     }
@@ -328,7 +328,7 @@ fn the_peer_record_is_made_for_its_challenge_and_signing_is_for_the_pod_alone() 
     // What user code verifies by itself, without the gate.
     let headers = subnet.sign("strict", "POST", "/own", "", b"body", None);
     let question = json!({"method": "POST", "path": "/own", "headers": headers, "body": STANDARD.encode(b"body")});
-    let verify = || subnet.miner.post_by_socket("/v1/requests/verify", &question).unwrap().body;
+    let verify = || subnet.miner.post("/v1/requests/verify", &[], &question).unwrap().body;
     let answer = verify();
     let sender = subnet.validator.hotkey.to_string();
     assert_eq!((&answer["verified"], answer["hotkey"].as_str()), (&json!(true), Some(&*sender)), "{answer}");

@@ -8,6 +8,7 @@ mod chain;
 mod cli;
 mod group;
 mod pod;
+mod signer;
 mod single;
 mod traces;
 

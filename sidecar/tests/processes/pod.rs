@@ -36,6 +36,7 @@ pub(crate) struct Pod {
 pub(crate) struct Answer {
     pub(crate) status: u16,
     pub(crate) body: Value,
+    pub(crate) text: String,
 }
 
 impl Pod {
@@ -71,6 +72,17 @@ impl Pod {
     /// Address of its HTTP API.
     pub(crate) fn address(&self) -> &str {
         &self.http
+    }
+
+    /// The same with more flags.
+    pub(crate) fn run_with(&mut self, flags: &[&str]) {
+        let log = std::fs::File::options().create(true).append(true).open(self.path("log")).unwrap();
+        self.process = Some(self.command().args(flags).stderr(log).spawn().unwrap());
+    }
+
+    /// Its process, while it runs.
+    pub(crate) fn pid(&self) -> Option<u32> {
+        self.process.as_ref().map(Child::id)
     }
 
     /// The program with its flags.
@@ -125,20 +137,25 @@ impl Pod {
         ask(stream, path)
     }
 
-    /// Asks with a body over the unix socket.
-    pub(crate) fn post_by_socket(&self, path: &str, body: &Value) -> Option<Answer> {
+    /// A body that is no JSON.
+    pub(crate) fn text(&self, path: &str) -> Option<String> {
+        self.get(path).filter(|answer| answer.status == 200).map(|answer| answer.text)
+    }
+
+    /// Sends a body over the unix socket.
+    pub(crate) fn post(&self, path: &str, headers: &[(&str, &str)], body: &Value) -> Option<Answer> {
         let stream = UnixStream::connect(self.path("sidecar.sock")).ok()?;
-        stream.set_read_timeout(Some(ANSWER_DEADLINE)).unwrap();
-        let (status, _, body) = exchange(stream, "POST", path, &[], body.to_string().as_bytes())?;
-        Some(Answer { status, body: serde_json::from_slice(&body).unwrap_or(Value::Null) })
+        stream.set_read_timeout(Some(6 * ANSWER_DEADLINE)).unwrap();
+        let mut all = vec![("content-type", "application/json")];
+        all.extend(headers);
+        send(stream, "POST", path, &all, &body.to_string())
     }
 
     /// The same over TCP.
-    pub(crate) fn post(&self, path: &str, body: &Value) -> Option<Answer> {
+    pub(crate) fn post_by_tcp(&self, path: &str, body: &Value) -> Option<Answer> {
         let stream = TcpStream::connect(&self.http).ok()?;
         stream.set_read_timeout(Some(ANSWER_DEADLINE)).unwrap();
-        let (status, _, body) = exchange(stream, "POST", path, &[], body.to_string().as_bytes())?;
-        Some(Answer { status, body: serde_json::from_slice(&body).unwrap_or(Value::Null) })
+        send(stream, "POST", path, &[("content-type", "application/json")], &body.to_string())
     }
 
     /// Its metrics, as text.
@@ -171,14 +188,29 @@ impl Drop for Pod {
     }
 }
 
-fn ask(mut stream: impl Read + Write, path: &str) -> Option<Answer> {
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: sidecar\r\nConnection: close\r\n\r\n").ok()?;
+fn ask(stream: impl Read + Write, path: &str) -> Option<Answer> {
+    send(stream, "GET", path, &[], "")
+}
+
+fn send(
+    mut stream: impl Read + Write,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &str,
+) -> Option<Answer> {
+    let headers: Vec<String> = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    let headers = headers.concat();
+    let length = body.len();
+    let head =
+        format!("{method} {path} HTTP/1.1\r\nHost: sidecar\r\nConnection: close\r\ncontent-length: {length}\r\n");
+    write!(stream, "{head}{headers}\r\n{body}").ok()?;
     let mut bytes = Vec::new();
     stream.read_to_end(&mut bytes).ok()?;
     let text = String::from_utf8_lossy(&bytes);
     let (head, body) = text.split_once("\r\n\r\n")?;
     let status = head.split(' ').nth(1)?.parse().ok()?;
-    Some(Answer { status, body: serde_json::from_str(body).unwrap_or(Value::Null) })
+    Some(Answer { status, body: serde_json::from_str(body).unwrap_or(Value::Null), text: body.to_owned() })
 }
 
 /// One request with these headers and this body, as bytes go over the wire: status, head and body of the answer.

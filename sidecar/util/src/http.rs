@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::{BlockHash, Hotkey, NetUid, Neuron, Tao, Uid, ValueError};
+use crate::{AxonProtocol, BlockHash, Hotkey, NetUid, Neuron, Tao, Uid, ValueError};
 
 /// What a sidecar stands beside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -38,6 +38,166 @@ pub struct StatusBody {
     pub registry: RegistryStatus,
     /// The group of validators; absent beside a miner and before the group is known.
     pub group: Option<GroupStatus>,
+    /// Whether this process signs with the hotkey; absent before that is known, and from sidecars without a signer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signer: Option<SignerStatus>,
+}
+
+/// Whether a sidecar may sign with its hotkey.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum SignerState {
+    /// The lease and the chain are being looked at.
+    Starting,
+    /// The lease is held: it signs.
+    Held,
+    /// Another process holds the lease, or may still count on it.
+    Waiting,
+    /// The lease's store does not answer.
+    Unreachable,
+    /// Another process was seen to sign with this hotkey: nothing is signed until that is acknowledged.
+    ForeignSigner,
+    /// The lease was given back: the process ends.
+    Released,
+}
+
+/// The signer of a sidecar.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct SignerStatus {
+    /// Whether it signs.
+    pub state: SignerState,
+    /// Since when the lease is held, in RFC 3339.
+    pub held_since: Option<String>,
+    /// The lease's epoch while it is held: a larger one came later.
+    pub epoch: Option<u64>,
+    /// Why, as one word in `CamelCase`.
+    pub reason: String,
+    /// Why it does not sign, and the remedy.
+    pub detail: Option<String>,
+}
+
+/// `GET /v1/signer`: on the unix socket only.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct SignerBody {
+    /// The hotkey that is signed with.
+    pub hotkey: Hotkey,
+    /// Whether it is signed with.
+    #[serde(flatten)]
+    pub status: SignerStatus,
+    /// Domains of messages that the policy knows.
+    pub domains: Vec<String>,
+    /// Calls that the policy allows.
+    pub calls: Vec<String>,
+}
+
+/// Body of `POST /v1/sign`: a message either as text or as base64.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SignRequest {
+    /// Purpose of the message: a domain of the signer's policy.
+    pub domain: String,
+    /// The message in base64.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    /// The message as text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
+}
+
+/// Answer of `POST /v1/sign`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct SignBody {
+    /// The signature: 0x and 128 hex digits.
+    pub signature: String,
+    /// Whose it is.
+    pub hotkey: Hotkey,
+    /// `sr25519`.
+    pub scheme: String,
+    /// What was signed, in base64: the message with what its domain adds.
+    pub signed: String,
+    /// Epoch of the signing lease.
+    pub epoch: u64,
+}
+
+/// Body of `POST /v1/weights`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct WeightsRequest {
+    /// Targets.
+    pub uids: Vec<u16>,
+    /// A weight of at least 0 for each, on any scale.
+    pub weights: Vec<f64>,
+    /// Mechanism of the subnet; the plain calls where it is left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mechanism: Option<u8>,
+    /// Version of the validator's software, as the subnet numbers it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version_key: Option<u64>,
+    /// The same key is the same weights, set once. The header `Idempotency-Key` says the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idempotency_key: Option<String>,
+}
+
+/// Body of `POST /v1/axon`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AxonRequest {
+    /// Address that peers connect to.
+    #[schema(value_type = String)]
+    pub ip: std::net::IpAddr,
+    /// Port.
+    pub port: u16,
+    /// Transport: `tcp` where it is left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub protocol: Option<AxonProtocol>,
+    /// Version of the neuron's software, as it chooses to number it.
+    #[serde(default)]
+    pub version: u32,
+    /// See [`WeightsRequest::idempotency_key`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idempotency_key: Option<String>,
+}
+
+/// Body of `POST /v1/commitments`: up to 128 bytes either as text or as base64.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CommitmentRequest {
+    /// The bytes in base64.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data: Option<String>,
+    /// The bytes as text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
+    /// See [`WeightsRequest::idempotency_key`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idempotency_key: Option<String>,
+}
+
+/// Answer of `POST /v1/weights`, `/v1/axon` and `/v1/commitments`: where it is on the chain.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct SubmittedBody {
+    /// How: `plain`, `hash_commit` or `timelocked` for weights, `served` or `already` for axons, `set` for commitments.
+    pub method: String,
+    /// The key under which asking again gives the same answer.
+    pub idempotency_key: String,
+    /// Number of the block.
+    pub block: u64,
+    /// Its hash; absent where nothing was submitted.
+    pub block_hash: Option<BlockHash>,
+    /// Hash of the extrinsic.
+    pub extrinsic: Option<String>,
+    /// Whether the block is final.
+    pub finalized: bool,
+    /// The drand round at which a timelocked commit opens.
+    pub reveal_round: Option<u64>,
+}
+
+/// Body of `POST /v1/signer/acknowledge`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AcknowledgeRequest {
+    /// What others signed before this block is in order.
+    pub before_block: u64,
 }
 
 /// A sidecar's view of the chain.

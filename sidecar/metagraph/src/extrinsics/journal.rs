@@ -260,6 +260,12 @@ impl Journal {
         self.entries.get(key)
     }
 
+    /// The highest nonce of an extrinsic that may have left this process.
+    pub(crate) fn nonce_max(&self) -> Option<u64> {
+        let attempts = self.entries.values().flat_map(|entry| &entry.attempts);
+        attempts.filter(|attempt| attempt.fate == Fate::Sent).map(|attempt| attempt.nonce).max()
+    }
+
     /// Intents whose outcome is not final.
     pub(crate) fn open_entries(&self) -> Vec<Entry> {
         self.entries.values().filter(|entry| !entry.is_final()).cloned().collect()

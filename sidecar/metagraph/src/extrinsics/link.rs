@@ -27,6 +27,7 @@ use subxt::{Config, OnlineClient};
 use super::call::Call;
 use super::failure::Refusal;
 use super::journal::{CallResult, ChainEvent, ExtrinsicHash};
+use super::paced::Paced;
 use crate::ChainError;
 use crate::client::check_endpoint;
 use crate::error::Cause;
@@ -103,14 +104,18 @@ pub(crate) struct Link {
     pub(crate) endpoint: String,
     pub(crate) genesis_hash: BlockHash,
     pub(crate) block_time: Option<Duration>,
+    /// Deadline of a call, where the node does not limit them.
     deadline: Duration,
+    /// Knows whether it does.
+    pace: Arc<Paced<Rpc>>,
     bodies: parking_lot::Mutex<BTreeMap<H256, Arc<Body>>>,
 }
 
 impl Link {
     pub(crate) async fn connect(endpoint: &str) -> Result<Self, ChainError> {
         check_endpoint(endpoint)?;
-        let rpc = RpcClient::new(Rpc::connect(endpoint, Arc::default()).await?);
+        let pace = Arc::new(Paced::new(Rpc::connect(endpoint, Arc::default()).await?));
+        let rpc = RpcClient::new(pace.clone());
         let methods = LegacyRpcMethods::new(rpc.clone());
         let backend = LegacyBackend::<ChainConfig>::builder().build(rpc);
         let operation = "the genesis hash";
@@ -133,9 +138,15 @@ impl Link {
             bodies: parking_lot::Mutex::default(),
             block_time,
             deadline,
+            pace,
             methods,
             client,
         })
+    }
+
+    /// Calls that stand in a line have to wait for their turn as well.
+    fn deadline(&self) -> Duration {
+        if self.pace.is_slow() { CALL_DEADLINE } else { self.deadline }
     }
 
     async fn call<T, E: Into<Cause>>(
@@ -143,9 +154,9 @@ impl Link {
         operation: &'static str,
         call: impl Future<Output = Result<T, E>>,
     ) -> Result<T, ChainError> {
-        match tokio::time::timeout(self.deadline, call).await {
+        match tokio::time::timeout(self.deadline(), call).await {
             Ok(answer) => answer.map_err(refused(operation)),
-            Err(_) => Err(ChainError::Timeout { operation, after: self.deadline }),
+            Err(_) => Err(ChainError::Timeout { operation, after: self.deadline() }),
         }
     }
 
@@ -206,8 +217,8 @@ impl Link {
         let address = subxt::dynamic::storage::<K, V>(pallet, entry);
         let storage = at.storage();
         let fetch = storage.try_fetch(address, keys);
-        let value = match tokio::time::timeout(self.deadline, fetch).await {
-            Err(_) => return Err(ChainError::Timeout { operation: "a value of the chain", after: self.deadline }),
+        let value = match tokio::time::timeout(self.deadline(), fetch).await {
+            Err(_) => return Err(ChainError::Timeout { operation: "a value of the chain", after: self.deadline() }),
             Ok(Err(subxt::error::StorageError::CannotFetchValue(error))) => {
                 return Err(refused("a value of the chain")(error));
             }
@@ -286,7 +297,7 @@ impl Link {
     /// Hands bytes to the node's pool. What the pool says is a value; an error is a lost connection or a deadline.
     pub(crate) async fn submit(&self, bytes: &[u8]) -> Result<Result<(), Refusal>, ChainError> {
         let operation = "the submission";
-        match tokio::time::timeout(self.deadline, self.methods.author_submit_extrinsic(bytes)).await {
+        match tokio::time::timeout(self.deadline(), self.methods.author_submit_extrinsic(bytes)).await {
             Ok(Ok(_)) => Ok(Ok(())),
             Ok(Err(subxt::rpcs::Error::User(error))) => {
                 let data = error.data.as_deref().map(|data| data.get().trim_matches('"').to_owned());
@@ -294,7 +305,7 @@ impl Link {
                 Ok(Err(Refusal { code: error.code, text }))
             }
             Ok(Err(error)) => Err(refused(operation)(error)),
-            Err(_) => Err(ChainError::Timeout { operation, after: self.deadline }),
+            Err(_) => Err(ChainError::Timeout { operation, after: self.deadline() }),
         }
     }
 

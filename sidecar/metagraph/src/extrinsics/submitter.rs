@@ -37,6 +37,9 @@ const OPEN_MAX: usize = 64;
 /// Signatures for one intent. Each but the first answers a refusal or an era that passed.
 const SIGNATURES_MAX: usize = 8;
 
+/// Time for the guard before a signature. It asks an API server or a group of peers at most.
+const GATE_DEADLINE: Duration = Duration::from_secs(15);
+
 /// How often a pool may prefer another extrinsic of this key before the caller is told.
 const OUTBID_MAX: u32 = 3;
 
@@ -163,13 +166,14 @@ pub struct Intent {
     pub wait: Wait,
 }
 
-type Answer = Result<Receipt, SubmitError>;
-type LinkReply = oneshot::Sender<Result<Arc<Link>, SubmitError>>;
+pub(crate) type Answer = Result<Receipt, SubmitError>;
+pub(crate) type LinkReply = oneshot::Sender<Result<Arc<Link>, SubmitError>>;
 
-enum Command {
+pub(crate) enum Command {
     Submit { intent: Intent, reply: oneshot::Sender<Answer> },
     Link { reply: LinkReply },
     Recall { key: String, reply: oneshot::Sender<Option<Call>> },
+    Used { reply: oneshot::Sender<Option<u64>> },
 }
 
 /// The running task. Shut it down, or drop it: what is open then goes on from the journal at the next start.
@@ -297,6 +301,10 @@ impl SubmitterHandle {
         let command = Command::Recall { key: key.to_owned(), reply };
         self.commands.send(command).await.map_err(|_| SubmitError::Closed)?;
         answer.await.map_err(|_| SubmitError::Closed)
+    }
+
+    pub(crate) async fn command(&self, command: Command) -> Result<(), SubmitError> {
+        self.commands.send(command).await.map_err(|_| SubmitError::Closed)
     }
 
     /// Returns when the submitter has ended.
@@ -570,6 +578,9 @@ impl Worker {
             Command::Recall { key, reply } => {
                 let active = self.active.iter().map(|active| &active.entry).find(|entry| entry.key == key);
                 let _ = reply.send(active.or_else(|| self.journal.get(&key)).map(|entry| entry.call.clone()));
+            }
+            Command::Used { reply } => {
+                let _ = reply.send(self.journal.nonce_max());
             }
             Command::Submit { intent, reply } => self.accept_intent(intent, reply)?,
         }
@@ -944,8 +955,7 @@ impl Worker {
     async fn permitted(&mut self, i: usize) -> Result<(), Turn> {
         let call = self.active[i].entry.call.clone();
         // A gate that hangs is a gate that says no.
-        let patience = self.active[i].waiters.iter().map(|waiter| waiter.until).max().unwrap_or_else(Instant::now);
-        let answer = timeout(patience.saturating_duration_since(Instant::now()), self.gate.permit(&call)).await;
+        let answer = timeout(GATE_DEADLINE, self.gate.permit(&call)).await;
         let source = match answer {
             Ok(Ok(())) => return Ok(()),
             Ok(Err(error)) => error,

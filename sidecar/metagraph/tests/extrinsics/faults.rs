@@ -90,6 +90,7 @@ async fn leadpoet_69_weights_get_through_when_an_endpoint_times_out() {
     let config = SubmitConfig { endpoints: vec![dead_endpoint, lab.endpoint.clone()], ..lab.config() };
     let submitter = Submitter::spawn(config, alice(), Arc::new(OpenGate)).unwrap();
     submit(&submitter, "a", set_weights(&[1], &[1])).await.unwrap();
+    assert!(lab.has_struck("half_open"));
     assert_eq!(lab.count(WEIGHTS_SET.0, WEIGHTS_SET.1).await, 1);
     submitter.shutdown().await;
 }
@@ -99,15 +100,16 @@ async fn sockets_that_drop_at_any_reply_lead_to_one_submission_each() {
     let lab = Lab::start(&json!({}), &[]);
     // Connecting takes some replies, signing and sending the next, following the rest.
     let cuts: Vec<u32> = (8..=26).collect();
+    let mut struck = 0;
     for cut in &cuts {
         lab.fault(&json!({ "kind": "drop", "after_replies": cut, "times": 1 }));
         let submitter = lab.submitter();
         submit(&submitter, &format!("cut {cut}"), set_weights(&[1], &[1])).await.unwrap();
         submitter.shutdown().await;
-        lab.admin().post("/blocks", &json!({ "blocks": 1 }));
-        // The fault may not have struck when the submission was quick.
-        let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| lab.lift("drop")));
+        struck += usize::from(lab.has_struck("drop"));
     }
+    // The last cuts may come after the end of a quick submission.
+    assert!(struck >= cuts.len() / 2, "{struck} of {}", cuts.len());
     assert_eq!(lab.count(WEIGHTS_SET.0, WEIGHTS_SET.1).await, cuts.len());
 }
 

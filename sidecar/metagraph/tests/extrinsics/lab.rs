@@ -141,6 +141,11 @@ impl Lab {
         self.admin().request("DELETE", &format!("/faults/{kind}"), "");
     }
 
+    /// Whether a fault with a number of strikes has had them all, and so is off.
+    pub(crate) fn has_struck(&self, kind: &str) -> bool {
+        self.admin().send("DELETE", &format!("/faults/{kind}"), "").starts_with("HTTP/1.1 404")
+    }
+
     pub(crate) fn config(&self) -> SubmitConfig {
         SubmitConfig {
             genesis_hash: Some(self.genesis_hash),
@@ -222,6 +227,11 @@ impl Admin {
     }
 
     fn request(&self, method: &str, path: &str, body: &str) {
+        let answer = self.send(method, path, body);
+        assert!(answer.starts_with("HTTP/1.1 2"), "{method} {path} {body}: {answer}");
+    }
+
+    fn send(&self, method: &str, path: &str, body: &str) -> String {
         let mut stream = TcpStream::connect(&self.0).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         let length = body.len();
@@ -232,7 +242,7 @@ impl Admin {
         .unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
-        assert!(answer.starts_with("HTTP/1.1 2"), "{method} {path} {body}: {answer}");
+        answer
     }
 }
 
