@@ -305,6 +305,11 @@ mod tests {
         refused("ws://chain:9944", "http://chain:9944", "endpoints: `http://chain:9944` is not a WebSocket address");
         refused("[\"ws://chain:9944\"]", "[]", "endpoints: `[]` names no chain endpoint");
         refused("\"netuid\"", "\"netuidd\"", "netuidd");
+        refused(
+            "\"netuid\"",
+            "\"archive_endpoints\": [\"http://old:1\"], \"netuid\"",
+            "archive_endpoints: `http://old:1` is not a WebSocket address",
+        );
         refused("\"1000\"", "1000", "line 2");
         refused("\"verification_ttl_s\": 60", "\"verification_ttl_s\": 0", "at least 1 second");
         refused("\"voters\": 3", "\"voters\": 4", "group.voters: `4` is not 3, 5 or 7");

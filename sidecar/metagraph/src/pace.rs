@@ -57,6 +57,10 @@ impl Bucket {
 
     /// The endpoint complained.
     fn strike(&mut self, now: Instant, retry_after: Option<Duration>) {
+        if retry_after.is_none() && self.calm_since.is_some_and(|calm_since| now < calm_since) {
+            // Calls that were under way together are one complaint.
+            return;
+        }
         let (first, last) = BACKOFF;
         let doubled = first.saturating_mul(2_u32.saturating_pow(self.strikes)).min(last);
         let silence = retry_after.map_or(doubled, |asked| asked.min(RETRY_AFTER_MAX)).max(LIMITED_INTERVAL);
@@ -168,6 +172,17 @@ mod tests {
             now = slot;
         }
         assert_eq!(silences, [1, 2, 4, 8, 16, 32, 60, 60]);
+    }
+
+    #[test]
+    fn calls_that_were_under_way_together_are_one_complaint() {
+        let (mut bucket, now) = (Bucket::default(), Instant::now());
+        for _ in 0..10 {
+            bucket.strike(now, None);
+        }
+        assert_eq!(bucket.take(now, FOREVER), Ok(now + LIMITED_INTERVAL));
+        bucket.strike(now, Some(ms(9000)));
+        assert_eq!(bucket.take(now, FOREVER), Ok(now + ms(9000)), "a time that is named counts always");
     }
 
     #[test]

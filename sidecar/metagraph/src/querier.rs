@@ -634,6 +634,7 @@ impl Follower {
                 let endpoint = &session.endpoint;
                 debug!(endpoint, error = error.chain(), failures, "metagraph refresh failed");
                 refuse(session.waiting.drain(..), &ChainProblem::of(endpoint, &error));
+                self.show_endpoints();
                 if error.is_rate_limited() && self.endpoints.len() == 1 {
                     // A new connection would only ask more of it.
                     if failures >= FAILURES_MAX {

@@ -52,7 +52,7 @@ async fn subnet_2_488_a_half_open_socket_is_noticed_within_three_block_times() {
 async fn allways_724_callers_are_answered_while_the_socket_is_dead() {
     let chain = Chain::fast();
     let querier = Querier::spawn(chain.config());
-    synced(&querier).await;
+    until(&querier, "past the first block", |view| view.is_synced() && view.block >= Some(1)).await;
     chain.fault(&json!({"kind": "half_open", "times": 1}));
     // Past the blocks that were announced before.
     tokio::time::sleep(Duration::from_millis(600)).await;

@@ -18,7 +18,7 @@ fn account(pair: &subxt_signer::sr25519::Keypair) -> [u8; 32] {
 async fn everything_is_read_at_the_head_and_at_a_block() {
     let chain = Chain::fast();
     let querier = Querier::spawn(chain.config());
-    synced(&querier).await;
+    until(&querier, "past the first block", |view| view.is_synced() && view.block >= Some(1)).await;
     let handle = querier.handle();
     let reads = handle.reads();
     let alice = account(&dev::alice());
