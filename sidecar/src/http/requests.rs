@@ -16,7 +16,7 @@ use warp::Filter;
 
 use super::{Problem, Routes, outcome, with};
 use crate::app::App;
-use crate::axon::requests::{From, Requests};
+use crate::axon::requests::{Requests, Senders};
 
 /// Largest body of a request here. Larger bodies are hashed by who has them.
 const BODY_BYTES_MAX: u64 = 12 * 1024 * 1024;
@@ -182,7 +182,7 @@ async fn verify(app: &App, question: &VerifyQuestion) -> Result<VerifyAnswer, Pr
         Err((scheme, refusal)) => return Ok(refused(scheme, &refusal)),
     };
     let verified = async {
-        let admitted = requests.admit(app, &claim, From::Validators, None).await?;
+        let admitted = requests.admit(app, &claim, Senders::Validators, None).await?;
         let request = Request { line, body_hash: hash.as_deref() };
         let verified = requests.prove(app, &claim, admitted, request).await?;
         let content = match &body {
