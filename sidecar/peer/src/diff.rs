@@ -55,6 +55,13 @@ pub struct Entry {
     pub reachability_since: Option<UnixTime>,
 }
 
+impl Entry {
+    /// Whether it holds a slot, and did not leave the chain lately.
+    pub fn is_registered(&self) -> bool {
+        self.reason != reason::DEREGISTERED
+    }
+}
+
 /// Whether a hotkey gave signs of life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Liveness {

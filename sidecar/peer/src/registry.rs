@@ -7,7 +7,7 @@ use sidecar_util::http::{EntryState, NodeKind, RegistryStatus};
 use sidecar_util::{Coldkey, Hotkey, Metagraph, Uid};
 use tokio::sync::broadcast;
 
-use crate::diff::{Change, Entry, Liveness, Reachability, Rules, block_of_change, diff, reason, standing};
+use crate::diff::{Change, Entry, Liveness, Reachability, Rules, block_of_change, diff, standing};
 use crate::handshake::UnixTime;
 use crate::sync::RwLock;
 use crate::watch::{Numbered, Watch};
@@ -105,7 +105,7 @@ impl Registry {
     fn set_liveness(&self, hotkey: &Hotkey, liveness: Liveness) -> Option<Change> {
         let changes = |entry: &Entry| {
             let never_heard = liveness == Liveness::Silent && entry.liveness == Liveness::Unknown;
-            entry.liveness != liveness && entry.reason != reason::DEREGISTERED && !never_heard
+            entry.liveness != liveness && entry.is_registered() && !never_heard
         };
         self.update(hotkey, changes, |entry| entry.liveness = liveness)
     }
@@ -134,11 +134,8 @@ impl Registry {
         let entry = state.entries.get_mut(hotkey).filter(|entry| changes(entry))?;
         let before = entry.clone();
         change(entry);
-        (entry.state, entry.reason) = if before.reason == reason::DEREGISTERED {
-            (before.state, before.reason)
-        } else {
-            standing(entry, minimum_stake)
-        };
+        (entry.state, entry.reason) =
+            if before.is_registered() { standing(entry, minimum_stake) } else { (before.state, before.reason) };
         entry.block = block_of_change(Some(&before), entry, block);
         let change = Change { hotkey: *hotkey, before: Some(before), after: Some(entry.clone()) };
         self.publish(&mut state, &change);
@@ -215,7 +212,7 @@ impl State {
 
     fn index(&mut self, entry: &Entry) {
         // Who left the chain holds its slot no more: it may be another's by now.
-        if entry.reason != reason::DEREGISTERED {
+        if entry.is_registered() {
             self.uids.insert(entry.uid, entry.hotkey);
         }
         self.coldkeys.entry(entry.coldkey).or_default().insert(entry.hotkey);

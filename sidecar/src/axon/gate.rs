@@ -25,7 +25,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::debug;
 
 use super::forward::{Upstream, UpstreamProblem};
-use super::requests::{From, Requests, Verified};
+use super::requests::{Requests, Senders, Verified};
 use crate::app::App;
 
 /// Time for a whole body. Within limits on size this is slow even for a modem.
@@ -133,7 +133,7 @@ impl Gate {
         }
         let scheme = if parts.headers.contains_key(strict::SCHEME) {
             let claim = Claim::read(&parts.headers).map_err(|(scheme, refusal)| Denied::Refused(scheme, refusal))?;
-            let admitted = self.requests.admit(&self.app, &claim, From::Neurons, Some(ip)).await.map_err(strict)?;
+            let admitted = self.requests.admit(&self.app, &claim, Senders::Neurons, Some(ip)).await.map_err(strict)?;
             let request = Request { line: line(parts), body_hash: None };
             self.requests.prove(&self.app, &claim, admitted, request).await.map_err(strict)?;
             Scheme::Strict.name()
@@ -150,7 +150,7 @@ impl Gate {
         let claim = Claim::read(&parts.headers).map_err(|(scheme, refusal)| Denied::Refused(scheme, refusal))?;
         let scheme = claim.scheme;
         let refuse = |refusal| Denied::Refused(scheme, refusal);
-        let admitted = self.requests.admit(&self.app, &claim, From::Validators, Some(ip)).await.map_err(refuse)?;
+        let admitted = self.requests.admit(&self.app, &claim, Senders::Validators, Some(ip)).await.map_err(refuse)?;
         let sender = admitted.0;
 
         let exchanging = parts.method == Method::POST && parts.uri.path() == EXCHANGE_SYMMETRIC_KEY_PATH;

@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use sidecar_metagraph::keys::HotkeyPair;
+use sidecar_peer::Entry;
 use sidecar_peer::handshake::nonce::NonceLimits;
 use sidecar_peer::handshake::receiver::{Claim, Proof, Receiver, Request, admit};
 use sidecar_peer::handshake::refusal::Refusal;
@@ -59,7 +60,7 @@ pub(crate) struct Verified {
 
 /// Whose requests are taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum From {
+pub(crate) enum Senders {
     /// Validators with enough stake.
     Validators,
     /// Whoever is registered.
@@ -109,27 +110,27 @@ impl Requests {
         &self,
         app: &App,
         claim: &Claim,
-        from: From,
+        from: Senders,
         ip: Option<IpAddr>,
     ) -> Result<(Hotkey, Uid), Refusal> {
         let sender = claim.sender()?;
         // Strangers end here once the chain was read, without a question to it.
-        let entry = app.registry.get(&sender);
+        let entry = app.registry.get(&sender).filter(Entry::is_registered);
         if entry.is_none() && app.chain.view().metagraph.is_some() {
             return Err(Refusal::UnknownHotkey);
         }
         if let Some(ip) = ip {
             self.limits.ask_claim(ip, sender, UnixTime::now())?;
         }
-        let uid = if let (From::Neurons, Some(entry)) = (from, entry) {
+        let uid = if let (Senders::Neurons, Some(entry)) = (from, entry) {
             entry.uid
         } else {
             let verdict = app.verifier.verify(&sender).await;
             let verdict = verdict.map_err(|error| Refusal::Unavailable { reason: error.reason })?;
             app.metrics.verification(&verdict.reason, verdict.cached);
             match from {
-                From::Validators => admit(&verdict)?,
-                From::Neurons => verdict.uid.ok_or(Refusal::UnknownHotkey)?,
+                Senders::Validators => admit(&verdict)?,
+                Senders::Neurons => verdict.uid.ok_or(Refusal::UnknownHotkey)?,
             }
         };
         self.receiver.check(claim, &sender, UnixTime::now())?;

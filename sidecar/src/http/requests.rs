@@ -19,7 +19,7 @@ use warp::Filter;
 use super::reject::SignerProblem;
 use super::{Problem, Served, outcome, with};
 use crate::app::App;
-use crate::axon::requests::{From, Requests};
+use crate::axon::requests::{Requests, Senders};
 use crate::signer::Caller;
 
 /// Largest body of a request here. Larger bodies are hashed by who has them.
@@ -232,7 +232,7 @@ pub(crate) async fn verify(app: &App, body: &[u8]) -> Result<VerifyAnswer, Probl
         Err((scheme, refusal)) => return Ok(refused(scheme, &refusal)),
     };
     let verified = async {
-        let admitted = requests.admit(app, &claim, From::Validators, None).await?;
+        let admitted = requests.admit(app, &claim, Senders::Validators, None).await?;
         let request = Request { line, body_hash: hash.as_deref() };
         let verified = requests.prove(app, &claim, admitted, request).await?;
         let content = match &body {

@@ -95,7 +95,7 @@ fn serve(mut stream: &TcpStream, seen: &Mutex<Vec<Seen>>) {
 
 /// A validator, a miner behind its gate, and two neurons whose axons lead elsewhere and nowhere.
 struct Subnet {
-    _chain: Devchain,
+    chain: Devchain,
     validator: Pod,
     miner: Pod,
     gate: String,
@@ -133,7 +133,7 @@ impl Subnet {
             until("ready", || pod.get("/readyz").filter(|answer| answer.status == 200));
         }
         until("the gate is open", || TcpStream::connect(&gate).ok());
-        Self { _chain: chain, validator, miner, gate, program }
+        Self { chain, validator, miner, gate, program }
     }
 
     /// Has the validator's sidecar sign a request to the miner.
@@ -170,7 +170,7 @@ fn detail(body: &[u8]) -> Value {
 
 #[test]
 fn requests_reach_the_program_behind_the_gate_verified_and_once() {
-    let subnet = Subnet::start();
+    let mut subnet = Subnet::start();
     let hotkey = subnet.validator.hotkey.to_string();
     let body = br#"{"hi": "there"}"#;
 
@@ -221,6 +221,27 @@ fn requests_reach_the_program_behind_the_gate_verified_and_once() {
     assert_eq!(subnet.program.count(), before);
     let metrics = subnet.miner.metrics().unwrap();
     assert!(metrics.contains("axon_requests_total{scheme=\"plain\",result=\"ok\"} 1"), "{metrics}");
+
+    // A receiver that starts again has forgotten its nonces, and takes none that it may have taken.
+    let headers = subnet.sign("plain", "POST", "/v1/chat", "", body, None);
+    assert_eq!(subnet.send("POST", "/v1/chat", &headers, body).0, 200);
+    subnet.miner.kill();
+    subnet.miner.run();
+    until("the gate is open again", || TcpStream::connect(&subnet.gate).ok());
+    until("replays are refused", || {
+        let (status, _, answer) = subnet.send("POST", "/v1/chat", &headers, body);
+        // Before the chain was read, nobody's stake is known.
+        (status != 503).then(|| assert_eq!((status, detail(&answer)), (401, json!("Oi, that nonce is not valid!"))))
+    });
+
+    // Stake that falls below the minimum counts from the block that says so.
+    let arguments = ["--hotkey", &hotkey, "--netuid", "1", "--amount", "4500"];
+    subnet.chain.transact(&[&["remove-stake", "--from", "//Ferdie"], &arguments[..]].concat());
+    until("refused", || {
+        let headers = subnet.sign("plain", "POST", "/v1/chat", "", body, None);
+        let (status, _, answer) = subnet.send("POST", "/v1/chat", &headers, body);
+        (status == 403 && detail(&answer).as_str().unwrap().starts_with("Insufficient stake of ")).then_some(())
+    });
 }
 
 /// Headers of a request that another key signs.

@@ -3,8 +3,6 @@
 //! Cheap refusals come first, in this order: headers, (stake, which the caller asks for), receiver, nonce, form of the
 //! signature; then the signature, and only then is the nonce stored. A claim that is not yet proved changes nothing here.
 
-use std::time::Duration;
-
 use http::HeaderMap;
 use sidecar_util::http::VerifyBody;
 use sidecar_util::{Hotkey, Uid};
@@ -312,14 +310,6 @@ pub fn admit(verdict: &VerifyBody) -> Result<Uid, Refusal> {
         (Some(uid), _) if verdict.verified => Ok(uid),
         (Some(_), "no_validator_permit") => Err(Refusal::NoPermit),
         (Some(_), _) => Err(Refusal::LowStake(verdict.stake)),
-    }
-}
-
-/// How long a body may take and how large it may be are limits of transport; how old its headers may be is this.
-pub fn window(scheme: Scheme) -> Duration {
-    match scheme {
-        Scheme::Plain | Scheme::Encrypted => FIBER_WINDOW,
-        Scheme::Strict => strict::WINDOW,
     }
 }
 

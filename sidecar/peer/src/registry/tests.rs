@@ -96,7 +96,7 @@ fn check(registry: &Registry) {
     for (uid, hotkey) in &state.uids {
         assert_eq!(state.entries[hotkey].uid, *uid);
     }
-    let on_chain = state.entries.values().filter(|entry| entry.reason != reason::DEREGISTERED);
+    let on_chain = state.entries.values().filter(|entry| entry.is_registered());
     assert_eq!(on_chain.count(), state.uids.len());
     let owned: usize = state.coldkeys.values().map(BTreeSet::len).sum();
     assert_eq!(owned, state.entries.len());

@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use http::{HeaderName, HeaderValue};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
