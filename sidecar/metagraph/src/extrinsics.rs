@@ -2,7 +2,7 @@
 //!
 //! The danger here is not that a submission fails but that it happens twice: a node that answers nothing may have taken
 //! the extrinsic all the same, and a process that is killed forgets that it sent one. So every intent is written to disk
-//! before anything is signed ([`journal`]), and what happens next is decided from what the chain says, never from what
+//! before anything is signed (`journal`), and what happens next is decided from what the chain says, never from what
 //! was last heard ([`decide`]). Three facts of the chain carry this:
 //!
 //! - Of all extrinsics with one nonce at most one is ever included. While an earlier extrinsic of an intent may still be

@@ -560,8 +560,11 @@ impl Worker {
                     Some(Err(error)) => return End::Lost(error),
                     None => return End::Lost(ChainError::Disconnected { operation: "new heads" }),
                 },
-                // No block for a while: the next look at the chain shows whether the connection lives.
-                () = sleep_until(wake) => {}
+                // No block for a while. Without this question nobody would notice that an idle connection is dead.
+                () = sleep_until(wake) => match link.tips().await {
+                    Err(error) if error.is_connection_lost() => return End::Lost(error),
+                    _ => {}
+                },
             }
         }
     }

@@ -3,6 +3,9 @@
 //! What the chain would refuse is refused here first, by the same names and with the blocks to wait, so that a validator
 //! that asks every minute sends nothing in vain.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use sidecar_util::{NetUid, ValueError};
 
 use super::call::Call;
@@ -20,6 +23,10 @@ const TIMELOCKED_VERSION: u16 = 4;
 
 /// First version with timelocked commits of any kind: older chains know hashes only.
 const TIMELOCKED_SINCE: u16 = 3;
+
+/// How often the chain is asked again over a new connection, and the time for that one to be made.
+const FACTS_RETRIES: u32 = 3;
+const FACTS_PAUSE: Duration = Duration::from_secs(1);
 
 /// Weights as a validator has them.
 #[derive(Debug, Clone, PartialEq)]
@@ -109,12 +116,8 @@ impl WeightsSetter {
             version_key: wish.version_key,
         };
         probe.check().map_err(argument)?;
-        let unreachable = |error: ChainError| SubmitError::Unreachable { why: error.chain() };
-        let link = self.submitter.link().await?;
-        let tips = link.tips().await.map_err(unreachable)?;
         let hotkey = self.submitter.hotkey();
-        let facts =
-            link.weights_facts(tips, wish.netuid, wish.mecid.unwrap_or(0), &hotkey).await.map_err(unreachable)?;
+        let (link, tips, facts) = self.facts(wish.netuid, wish.mecid.unwrap_or(0)).await?;
         let facts = facts.ok_or_else(|| refused("HotKeyNotRegisteredInSubNet", "not in the subnet's list", None))?;
         check_facts(&facts, &wish, &uids, &values)?;
         let WeightsWish { key, netuid, mecid, version_key, .. } = wish;
@@ -136,6 +139,28 @@ impl WeightsSetter {
             }
         };
         self.submit(key, call).await
+    }
+
+    /// What the chain says, over another connection where one breaks in between.
+    async fn facts(&self, netuid: NetUid, mecid: u8) -> Result<(Arc<Link>, Tips, Option<WeightsFacts>), SubmitError> {
+        let hotkey = self.submitter.hotkey();
+        let mut tries = 0;
+        loop {
+            let link = self.submitter.link().await?;
+            let read = async {
+                let tips = link.tips().await?;
+                Ok((tips, link.weights_facts(tips, netuid, mecid, &hotkey).await?))
+            };
+            let error: ChainError = match read.await {
+                Ok((tips, facts)) => return Ok((link, tips, facts)),
+                Err(error) => error,
+            };
+            if tries >= FACTS_RETRIES || !error.is_connection_lost() {
+                return Err(SubmitError::Unreachable { why: error.chain() });
+            }
+            tries += 1;
+            tokio::time::sleep(FACTS_PAUSE).await;
+        }
     }
 
     async fn submit(&self, key: String, call: Call) -> Result<WeightsOutcome, SubmitError> {

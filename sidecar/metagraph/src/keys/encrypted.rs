@@ -137,6 +137,10 @@ pub(super) fn decrypt(bytes: &[u8], password: &Password) -> Result<Zeroizing<Vec
 fn decrypt_nacl(sealed: &[u8], password: &Password) -> Result<Zeroizing<Vec<u8>>, KeyError> {
     let damaged = KeyError::EncryptedForm { expected: "has no nonce and no sealed key behind `$NACL`" };
     let Some((nonce, sealed)) = sealed.split_first_chunk::<NACL_NONCE>() else { return Err(damaged) };
+    open_nacl(&*nacl_key(password)?, nonce, sealed)
+}
+
+fn nacl_key(password: &Password) -> Result<Zeroizing<[u8; 32]>, KeyError> {
     let needed = u64::from(NACL_MEMORY_KIB) * 1024 + MEMORY_RESERVE;
     if let Some(available) = memory_left().filter(|available| *available < needed) {
         return Err(KeyError::Memory { needed_mib: needed >> 20, available_mib: available >> 20 });
@@ -146,7 +150,11 @@ fn decrypt_nacl(sealed: &[u8], password: &Password) -> Result<Zeroizing<Vec<u8>>
     Argon2::new(Algorithm::Argon2i, Version::V0x13, params)
         .hash_password_into(&password.0, &NACL_SALT, key.as_mut_slice())
         .map_err(|_| KeyError::WrongPassword)?;
-    let cipher = XSalsa20Poly1305::new(key.as_slice().into());
+    Ok(key)
+}
+
+fn open_nacl(key: &[u8; 32], nonce: &[u8; NACL_NONCE], sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, KeyError> {
+    let cipher = XSalsa20Poly1305::new(&(*key).into());
     cipher.decrypt(&Nonce::from(*nonce), sealed).map(Zeroizing::new).map_err(|_| KeyError::WrongPassword)
 }
 
@@ -226,7 +234,14 @@ mod tests {
 
     #[test]
     fn a_file_of_todays_wallet_opens_with_its_password_only() {
-        opens("hotkey-nacl");
+        let pair = read_hotkey_with(&file("hotkey-nacl"), Some(&Password::new(PASSWORD))).unwrap();
+        assert_eq!(pair.hotkey().to_string(), ADDRESS);
+        // Another password is another key; making a second one of a password would cost seconds.
+        let bytes = std::fs::read(file("hotkey-nacl")).unwrap();
+        let (nonce, sealed) = bytes[NACL.len()..].split_first_chunk().unwrap();
+        assert!(matches!(open_nacl(&[1; 32], nonce, sealed), Err(KeyError::WrongPassword)));
+        let text = format!("{:#}", anyhow::Error::from(read_hotkey(&file("hotkey-nacl")).unwrap_err()));
+        assert!(text.contains("--hotkey-password-file"), "{text}");
     }
 
     #[test]
