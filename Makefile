@@ -63,7 +63,9 @@ $(VENV)/.build: python/requirements-build.txt
 	@touch $@
 
 .PHONY: generate
-generate: own-target ## Write again what is generated from code: the CRDs
+generate: own-target ## Write again what is generated from code: the CRDs and the description of the sidecar's API
+	@cargo run --quiet --profile $(PROFILE) -p sidecar -- openapi >sidecar/openapi.json.new
+	@mv sidecar/openapi.json.new sidecar/openapi.json
 	@cargo run --quiet --profile $(PROFILE) -p crds --bin crdgen -- crds/yaml charts/mycelium-crds/templates
 
 # ---- tests -----------------------------------------------------------------------------------------

@@ -5,8 +5,10 @@
 #![expect(clippy::unwrap_used, clippy::print_stdout, clippy::panic, reason = "a measurement is a test, not a product")]
 
 #[path = "../tests/processes/chain.rs"]
+#[expect(dead_code, reason = "tests do more with a chain")]
 mod chain;
 #[path = "../tests/processes/pod.rs"]
+#[expect(dead_code, reason = "tests do more with a sidecar")]
 mod pod;
 
 use std::net::TcpListener;

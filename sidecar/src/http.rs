@@ -56,7 +56,7 @@ pub(crate) fn description() -> &'static str {
     &openapi::DOCUMENT
 }
 
-/// Longest path with its query: a list of a thousand uids fits.
+/// Longest path with its query: a list of 500 uids or of 128 hotkeys fits.
 const URI_BYTES_MAX: usize = 8 * 1024;
 
 /// Headers of one request. Browsers and proxies send two dozen.

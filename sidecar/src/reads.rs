@@ -32,9 +32,7 @@ pub(crate) trait ChainReads: Send + Sync {
 /// Why something was not read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum ReadFailure {
-    /// The chain's runtime does not have it.
-    Unsupported(String),
-    /// The chain has no such block or subnet.
+    /// There is no such block or subnet, its state is not kept, or its runtime has nothing of the kind.
     Absent(String),
     /// The chain cannot be read; a word of a closed set, and a sentence.
     Chain { reason: &'static str, detail: String },
@@ -166,9 +164,9 @@ fn at(block: Option<u64>) -> At {
 impl From<ChainError> for ReadFailure {
     fn from(error: ChainError) -> Self {
         let reason = match &error {
-            ChainError::NoBlock { .. } => return Self::Absent(error.to_string()),
-            ChainError::Unsupported { .. } => return Self::Unsupported(error.to_string()),
-            ChainError::StateDiscarded { .. } => "StateDiscarded",
+            ChainError::NoBlock { .. } | ChainError::Unsupported { .. } | ChainError::StateDiscarded { .. } => {
+                return Self::Absent(error.to_string());
+            }
             ChainError::RateLimited { .. } => "RateLimited",
             ChainError::Decode { .. } => "DecodeFailed",
             ChainError::Rpc { .. } => "RequestRefused",

@@ -43,7 +43,7 @@ pub(crate) fn routes(app: &Arc<App>) -> Vec<Served> {
 #[expect(dead_code, reason = "describes what `matrix_asked` reads, for OpenAPI")]
 struct MatrixParameters {
     /// Mechanism of the subnet
-    #[param(default = 0)]
+    #[param(default = 0, minimum = 0, maximum = 255)]
     mechanism: Option<u8>,
     /// Only the row of this neuron
     #[param(inline)]
@@ -79,7 +79,6 @@ struct BlockParameter {
 impl From<ReadFailure> for Problem {
     fn from(failure: ReadFailure) -> Self {
         match failure {
-            ReadFailure::Unsupported(what) => Self::Unsupported(what),
             ReadFailure::Absent(what) => Self::Absent(what),
             ReadFailure::Chain { reason, detail } => Self::Chain { reason, detail },
         }
@@ -123,8 +122,7 @@ fn matrix_asked(asked: &Asked, matrix: Matrix) -> Result<MatrixAsked, Problem> {
     responses(
         (status = 200, description = "One row for each neuron that set weights", body = MatrixBody),
         (status = 400, description = "`urn:mycelium:invalid-parameter`: every one that cannot be used"),
-        (status = 404, description = "`urn:mycelium:absent`: no such block"),
-        (status = 501, description = "`urn:mycelium:unsupported-by-chain`: the runtime of that block does not have it"),
+        (status = 404, description = "`urn:mycelium:absent`: no such block, none that is kept, or nothing of the kind at it"),
         (status = 503, description = "`urn:mycelium:chain-unavailable`: the chain cannot be read"),
     )
 )]
@@ -141,8 +139,7 @@ pub(crate) async fn weights(app: &App, asked: &Asked) -> Response {
     responses(
         (status = 200, description = "One row for each neuron that has bonds", body = MatrixBody),
         (status = 400, description = "`urn:mycelium:invalid-parameter`: every one that cannot be used"),
-        (status = 404, description = "`urn:mycelium:absent`: no such block"),
-        (status = 501, description = "`urn:mycelium:unsupported-by-chain`: the runtime of that block does not have it"),
+        (status = 404, description = "`urn:mycelium:absent`: no such block, none that is kept, or nothing of the kind at it"),
         (status = 503, description = "`urn:mycelium:chain-unavailable`: the chain cannot be read"),
     )
 )]
@@ -166,8 +163,7 @@ async fn matrix(app: &App, asked: &Asked, matrix: Matrix) -> Response {
     responses(
         (status = 200, description = "All that the chain's runtime names", body = HyperparametersBody),
         (status = 400, description = "`urn:mycelium:invalid-parameter`: every one that cannot be used"),
-        (status = 404, description = "`urn:mycelium:absent`: no such block"),
-        (status = 501, description = "`urn:mycelium:unsupported-by-chain`: the runtime of that block does not have it"),
+        (status = 404, description = "`urn:mycelium:absent`: no such block, none that is kept, or nothing of the kind at it"),
         (status = 503, description = "`urn:mycelium:chain-unavailable`: the chain cannot be read"),
     )
 )]
@@ -187,8 +183,7 @@ pub(crate) async fn hyperparameters(app: &App, asked: &Asked) -> Response {
     responses(
         (status = 200, description = "Those that said who they are", body = IdentitiesBody),
         (status = 400, description = "`urn:mycelium:invalid-parameter`: every one that cannot be used"),
-        (status = 404, description = "`urn:mycelium:absent`: no such block"),
-        (status = 501, description = "`urn:mycelium:unsupported-by-chain`: the runtime of that block does not have it"),
+        (status = 404, description = "`urn:mycelium:absent`: no such block, none that is kept, or nothing of the kind at it"),
         (status = 503, description = "`urn:mycelium:chain-unavailable`: the chain cannot be read"),
     )
 )]
@@ -212,8 +207,7 @@ pub(crate) async fn identities(app: &App, asked: &Asked) -> Response {
     responses(
         (status = 200, description = "What it holds, stake not included", body = BalanceBody),
         (status = 400, description = "`urn:mycelium:invalid-parameter`: every one that cannot be used"),
-        (status = 404, description = "`urn:mycelium:absent`: no such block"),
-        (status = 501, description = "`urn:mycelium:unsupported-by-chain`: the runtime of that block does not have it"),
+        (status = 404, description = "`urn:mycelium:absent`: no such block, none that is kept, or nothing of the kind at it"),
         (status = 503, description = "`urn:mycelium:chain-unavailable`: the chain cannot be read"),
     )
 )]

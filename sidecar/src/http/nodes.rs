@@ -25,8 +25,11 @@ const LIMIT_DEFAULT: usize = 256;
 /// Largest page: a whole subnet of today.
 const LIMIT_MAX: usize = 1024;
 
-/// Uids or hotkeys of one request.
-const LIST_MAX: usize = 1024;
+/// Hotkeys of one request: as many as a path may be long.
+const HOTKEYS_MAX: usize = 128;
+
+/// Uids of one request.
+const UIDS_MAX: usize = 512;
 
 /// `GET /v1/nodes`, `/v1/nodes/{id}`.
 pub(crate) fn routes(app: &Arc<App>) -> Vec<Served> {
@@ -93,13 +96,13 @@ struct Parameters {
     #[param(inline)]
     coldkey: Option<Coldkey>,
     /// Only these hotkeys, separated by commas
-    #[param(inline, style = Form, explode = false, min_items = 1, max_items = 1024)]
+    #[param(inline, style = Form, explode = false, min_items = 1, max_items = 128)]
     hotkey: Option<Vec<Hotkey>>,
     /// Only these slots, separated by commas
-    #[param(inline, style = Form, explode = false, min_items = 1, max_items = 1024)]
+    #[param(inline, style = Form, explode = false, min_items = 1, max_items = 512)]
     uid: Option<Vec<Uid>>,
     /// Only those that set weights within so many blocks
-    #[param(minimum = 0)]
+    #[param(minimum = 0, maximum = 2_147_483_647)]
     updated_within: Option<u64>,
     /// By what the list is sorted
     #[param(inline)]
@@ -214,10 +217,11 @@ impl Query {
             active: take.one("active", flag),
             reachable: take.one("reachable", flag),
             coldkey: take.one("coldkey", |value| value.parse().map_err(|error: ValueError| error.expected)),
-            hotkey: take.list("hotkey", LIST_MAX, |value| value.parse().map_err(|error: ValueError| error.expected)),
-            uid: take.list("uid", LIST_MAX, |value| value.parse().map_err(|error: ValueError| error.expected)),
+            hotkey: take.list("hotkey", HOTKEYS_MAX, |value| value.parse().map_err(|error: ValueError| error.expected)),
+            uid: take.list("uid", UIDS_MAX, |value| value.parse().map_err(|error: ValueError| error.expected)),
             updated_within: take.one("updated_within", |value| {
-                value.parse().map_err(|_| "is not a number of blocks, 0 or above".to_owned())
+                let blocks = value.parse::<i32>().ok().and_then(|blocks| u64::try_from(blocks).ok());
+                blocks.ok_or_else(|| format!("is not a number of blocks from 0 to {}", i32::MAX))
             }),
         };
         let sorts =

@@ -33,8 +33,6 @@ pub(crate) enum Problem {
     InvalidParameters(Vec<ValueError>),
     /// The chain was not read yet, or not lately enough.
     Chain { reason: &'static str, detail: String },
-    /// The chain's runtime does not have what is asked for.
-    Unsupported(String),
     /// Not ready to serve.
     NotReady(ChainProblem),
     /// Nothing is served under this path.
@@ -112,9 +110,6 @@ impl Problem {
             Self::Chain { .. } => {
                 (StatusCode::SERVICE_UNAVAILABLE, "chain-unavailable", "The chain could not be read lately")
             }
-            Self::Unsupported(_) => {
-                (StatusCode::NOT_IMPLEMENTED, "unsupported-by-chain", "The chain's runtime has nothing of the kind")
-            }
             Self::NotReady(_) => (StatusCode::SERVICE_UNAVAILABLE, "not-ready", "This sidecar is not ready"),
             Self::NotFound => (StatusCode::NOT_FOUND, "not-found", "Nothing is served under this path"),
             Self::UnknownNode(_) => (StatusCode::NOT_FOUND, "unknown-node", "There is no such node on the subnet"),
@@ -174,7 +169,7 @@ impl Problem {
             Self::UnknownNode(id) => {
                 format!("`{id}` is not registered on this subnet: see /v1/nodes for those who are")
             }
-            Self::Unsupported(what) | Self::Absent(what) => what,
+            Self::Absent(what) => what,
             Self::CursorExpired => {
                 "the block of the list is not kept any more: start again without `cursor`".to_owned()
             }
@@ -263,7 +258,6 @@ pub(crate) fn every_kind() -> Vec<Kind> {
         Problem::InvalidHotkey(value()),
         Problem::InvalidParameters(vec![]),
         Problem::Chain { reason: "", detail: String::new() },
-        Problem::Unsupported(String::new()),
         Problem::NotReady(ChainProblem::Connecting),
         Problem::NotFound,
         Problem::UnknownNode(String::new()),

@@ -94,12 +94,13 @@ where
     S: Stream<Item = io::Result<I>> + Send,
 {
     let mut builder = http1::Builder::new();
+    // Without `pipeline_flush`: it gathers the answers to all requests that came at once, however large, and a client that
+    // sends many and reads nothing would fill the memory.
     builder
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_DEADLINE)
         .max_buf_size(HEAD_BYTES_MAX)
-        .max_headers(HEADERS_READ_MAX)
-        .pipeline_flush(true);
+        .max_headers(HEADERS_READ_MAX);
     let connections = Connections::new(Limits { connections_max: CONNECTIONS_MAX, of_address_max: OF_ADDRESS_MAX });
     let graceful = GracefulShutdown::new();
     tokio::pin!(incoming);

@@ -645,3 +645,133 @@ async fn watchers_see_what_changes_and_heartbeats_when_nothing_does() {
     bench.app.watch.close();
     assert_eq!(next().await, None);
 }
+
+/// Values that the labels of all metrics can have: from closed sets, however many strangers ask.
+fn is_known_label(name: &str, value: &str) -> bool {
+    let words = |words: &str| words.split(' ').any(|word| word == value);
+    match name {
+        "route" => value == "other" || openapi::TABLE.paths().iter().any(|path| path.template == value),
+        "status" => value.parse::<u16>().is_ok_and(|status| StatusCode::from_u16(status).is_ok()),
+        "state" => {
+            words("discovered verified active inactive below_stake")
+                || words("unknown in_use healthy rate_limited lagging failing wrong_chain")
+        }
+        "event" => words("discovered activated deactivated changed removed"),
+        "result" => words("other verified not_registered below_minimum_stake no_validator_permit EndpointDown"),
+        "cached" => words("true false"),
+        "reason" => words("full address_full Connecting EndpointDown"),
+        // Places in the configuration, of which this one has one.
+        "endpoint" => value == "0",
+        "version" => value == env!("CARGO_PKG_VERSION"),
+        "kind" => words("validator miner"),
+        "le" => value == "+Inf" || value.parse::<f64>().is_ok(),
+        _ => false,
+    }
+}
+
+#[derive(Default)]
+struct FamilyOfMetrics {
+    kind: String,
+    unit: Option<String>,
+    has_help: bool,
+}
+
+/// Reads a line such as `name{a="b",c="d"} 1.5`.
+fn sample(line: &str) -> (&str, Vec<(&str, &str)>, f64) {
+    let (head, value) = line.rsplit_once(' ').unwrap();
+    let value = value.parse().unwrap_or_else(|_| panic!("{line}"));
+    let Some((name, labels)) = head.split_once('{') else { return (head, vec![], value) };
+    let labels = labels.strip_suffix('}').unwrap();
+    let labels = labels.split("\",").map(|pair| pair.trim_end_matches('"').split_once("=\"").unwrap()).collect();
+    (name, labels, value)
+}
+
+#[tokio::test(start_paused = true)]
+async fn metrics_pass_a_strict_reading() {
+    let bench = Bench::synced().await;
+    for path in ["/v1/status", "/v1/some/path", "/v1/nodes?x=1", "/v1/nodes/0", "/v1/nodes/%ff"] {
+        bench.get(path).await;
+    }
+    for key in [OWN, OWN, POOR, [9; 32]] {
+        bench.get(&format!("/v1/validators/{}/verify", ss58(key))).await;
+    }
+    bench.app.metrics.verification("a reason of a later version", false);
+    bench.app.metrics.connection_refused(Refusal::Full);
+    let response = bench.with_headers("/metrics", &[]).await;
+    assert_eq!(response.headers()["content-type"], "application/openmetrics-text; version=1.0.0; charset=utf-8");
+    let text = std::str::from_utf8(response.body()).unwrap();
+    let lines = text.strip_suffix("# EOF\n").expect("it ends with its end");
+    assert!(!lines.contains("# EOF"));
+
+    let mut seen = BTreeSet::new();
+    let mut name = String::new();
+    let mut family = FamilyOfMetrics::default();
+    let mut samples = BTreeSet::new();
+    let mut bucket = 0.0;
+    for line in lines.lines() {
+        if let Some(comment) = line.strip_prefix("# ") {
+            let (word, rest) = comment.split_once(' ').unwrap();
+            let (of, rest) = rest.split_once(' ').unwrap();
+            if of != name {
+                assert!(seen.insert(of.to_owned()), "{of} comes in two places");
+                assert!(
+                    of.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_'),
+                    "{of}"
+                );
+                assert!(of.starts_with("mycelium_sidecar_"), "{of}");
+                (name, family) = (of.to_owned(), FamilyOfMetrics::default());
+            }
+            match word {
+                "TYPE" => rest.clone_into(&mut family.kind),
+                "UNIT" => family.unit = Some(rest.to_owned()),
+                "HELP" => family.has_help = rest.len() > 5,
+                _ => panic!("{line}"),
+            }
+            continue;
+        }
+        let (of, labels, value) = sample(line);
+        let suffix = of.strip_prefix(&name).unwrap_or_else(|| panic!("{line} stands under {name}"));
+        let allowed: &[&str] = match family.kind.as_str() {
+            "counter" => &["_total"],
+            "gauge" => &[""],
+            "histogram" => &["_bucket", "_sum", "_count"],
+            "info" => &["_info"],
+            other => panic!("{name}: {other}"),
+        };
+        assert!(allowed.contains(&suffix), "{line}: {}", family.kind);
+        assert!(family.has_help, "{name} says not what it is");
+        assert!(
+            family.unit.as_ref().is_none_or(|unit| name.ends_with(&format!("_{unit}"))),
+            "{name}: {:?}",
+            family.unit
+        );
+        assert!(!name.ends_with("_total") && (!name.contains("duration") || family.unit.as_deref() == Some("seconds")));
+        assert!(value.is_finite() && (family.kind == "gauge" || value >= 0.0), "{line}");
+        assert!(samples.insert(line.rsplit_once(' ').unwrap().0), "{line} comes twice");
+        for (label, value) in &labels {
+            assert!(is_known_label(label, value), "{line}: {label} can be anything");
+        }
+        if suffix == "_bucket" {
+            let first = labels.iter().any(|(label, value)| *label == "le" && *value == "0.0001");
+            assert!(first || value >= bucket || !name.contains("http"), "{line}: buckets only grow");
+            bucket = value;
+        }
+    }
+    for family in [
+        "http_requests",
+        "http_request_duration_seconds",
+        "http_connections_refused",
+        "chain_refresh_duration_seconds",
+        "chain_endpoint_state",
+        "chain_endpoint_score",
+        "metagraph_age_seconds",
+        "registry_entries",
+        "verifications",
+        "weights_age_blocks",
+        "build",
+        "resident_memory_bytes",
+    ] {
+        assert!(seen.contains(&format!("mycelium_sidecar_{family}")), "{family} is missing: {seen:?}");
+    }
+    assert!(text.contains("mycelium_sidecar_verifications_total{result=\"other\",cached=\"false\"} 1\n"), "{text}");
+}

@@ -63,8 +63,9 @@ fn requests_are_traced_to_the_collector_as_parts_of_their_callers_traces() {
     let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
     let endpoint = format!("http://{}", listener.local_addr().unwrap());
     let collector = Collector::default();
-    let server = tonic::transport::Server::builder().add_service(TraceServiceServer::new(collector.clone()));
-    runtime.spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
+    let server = tonic::transport::Server::builder()
+        .serve_with_incoming(TraceServiceServer::new(collector.clone()), TcpListenerStream::new(listener));
+    runtime.spawn(server);
 
     let chain = Devchain::start(&[(1, 5000)]);
     let mut pod = Pod::new("miner", 1);
