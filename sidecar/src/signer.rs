@@ -471,7 +471,8 @@ impl Signer {
             Ok(()) => look.block,
             Err(cause) => {
                 warn!(%cause, "signer memory was not kept");
-                kept
+                // Tried again as if it had been: once a block would be too much in the log.
+                look.block
             }
         }
     }

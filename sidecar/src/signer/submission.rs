@@ -2,21 +2,25 @@
 
 use std::net::IpAddr;
 use std::path::Path;
-use std::sync::Weak;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use sidecar_metagraph::extrinsics::{
     AxonWish, Call, CommitmentField, FailureClass, Gate, GateError, Intent, Receipt, Reveals, Served, SubmitConfig,
     SubmitError, Submitter, SubmitterHandle, Wait, WeightValues, WeightsOutcome, WeightsSetter, WeightsWish,
 };
-use sidecar_util::AxonProtocol;
+use sidecar_util::config::NetworkConfig;
+use sidecar_util::{AxonProtocol, BlockHash};
 use tokio::task::JoinHandle;
 
 use super::foreign::{Look, Trace};
 use super::guard::{ERA_BLOCKS, MORTALITY_BLOCKS};
 use super::policy::CallKind;
 use super::{Caller, Kind, NotHeld, Operation, Refusal, Signer};
-use sidecar_util::config::NetworkConfig;
+
+/// Time to ask for the account's nonce: a connection may have to be made first.
+const NONCE_DEADLINE: Duration = Duration::from_secs(30);
 
 /// Weights as a container gives them.
 #[derive(Debug, Clone, PartialEq)]
@@ -49,7 +53,7 @@ pub(super) struct Running {
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Started {
     endpoints: Vec<String>,
-    genesis_hash: Option<sidecar_util::BlockHash>,
+    genesis_hash: Option<BlockHash>,
 }
 
 impl Started {
@@ -70,7 +74,7 @@ impl Running {
         config.genesis_hash = network.genesis_hash;
         config.era_blocks = ERA_BLOCKS;
         let reveals = Reveals::open(&folder.join("reveals")).map_err(|error| error.to_string())?;
-        let submitter = Submitter::spawn(config, signer.pair.clone(), std::sync::Arc::new(gate))
+        let submitter = Submitter::spawn(config, signer.pair.clone(), Arc::new(gate))
             .map_err(|error| format!("{:#}", anyhow::Error::from(error)))?;
         let setter = WeightsSetter::new(submitter.handle(), reveals.clone());
         let revealing = tokio::spawn(reveals.run(submitter.handle()));
@@ -123,7 +127,8 @@ impl Signer {
         let outcome = self.look_before(call).await;
         match &outcome {
             Ok(epoch) => {
-                self.metrics.signature(Kind::Extrinsic, "signed");
+                // Asked twice for each: before it is signed, and before it is sent.
+                self.metrics.signature(Kind::Extrinsic, "permitted");
                 tracing::info!(target: "sidecar::audit", kind = Kind::Extrinsic.name(), purpose = call.name(), epoch, "permitted");
             }
             Err(refusal) => {
@@ -256,7 +261,9 @@ impl Signer {
     /// The account's nonce against the journal, for [`super::foreign`]. `None` where there is no submitter to ask.
     pub(super) async fn with_nonce(&self, look: Look) -> Result<Look, SubmitError> {
         let Ok(handle) = self.with_submitter(Running::handle) else { return Ok(look) };
-        let nonces = handle.nonces().await?;
+        let nonces = tokio::time::timeout(NONCE_DEADLINE, handle.nonces()).await.unwrap_or_else(|_| {
+            Err(SubmitError::Unreachable { why: format!("no answer within {} s", NONCE_DEADLINE.as_secs()) })
+        })?;
         if let Some(used) = nonces.used {
             self.foreign.lock().used_nonce(used);
         }
