@@ -35,7 +35,7 @@ pub enum Command {
     Status(AskArgs),
     /// Follow changes of the registry and new blocks until told to stop.
     Watch(AskArgs),
-    /// Print the description of the HTTP API (OpenAPI 3.1).
+    /// Print the description of the HTTP API (`OpenAPI` 3.1).
     Openapi,
 }
 
@@ -45,7 +45,7 @@ pub struct AskArgs {
     /// Unix socket of the sidecar.
     #[arg(long, env = "MYCELIUM_SOCKET", default_value = DEFAULTS.socket)]
     pub socket: PathBuf,
-    /// HTTP address of the sidecar instead of its socket, such as http://127.0.0.1:9100.
+    /// HTTP address of the sidecar instead of its socket, such as `http://127.0.0.1:9100`.
     #[arg(long, env = "MYCELIUM_URL")]
     pub url: Option<String>,
     /// How the answer is shown.
@@ -81,7 +81,7 @@ pub struct NodesArgs {
     /// Only validators, or only miners.
     #[arg(long)]
     pub kind: Option<String>,
-    /// Only those in this state: discovered, verified, active, inactive, below_stake.
+    /// Only those in this state: discovered, verified, active, inactive, `below_stake`.
     #[arg(long)]
     pub state: Option<String>,
     /// Least total stake.
@@ -209,7 +209,7 @@ pub struct RunArgs {
     /// What is logged, as in `RUST_LOG`: `debug`, or `info,sidecar=debug`.
     #[arg(long, env = "MYCELIUM_LOG", default_value = DEFAULTS.log)]
     pub log: String,
-    /// Collector that traces are sent to (OTLP over gRPC), such as http://collector:4317. None are made without it.
+    /// Collector that traces are sent to (OTLP over gRPC), such as `http://collector:4317`. None are made without it.
     #[arg(long, env = "MYCELIUM_OTLP_ENDPOINT")]
     pub otlp_endpoint: Option<String>,
 }

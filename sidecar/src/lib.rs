@@ -26,7 +26,7 @@ pub mod telemetry;
 
 pub use run::{hotkey, netuid, run};
 
-/// The description of the HTTP API (OpenAPI 3.1).
+/// The description of the HTTP API (`OpenAPI` 3.1).
 pub fn openapi() -> &'static str {
     http::description()
 }

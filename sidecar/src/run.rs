@@ -21,7 +21,7 @@ use tracing::{info, warn};
 
 use crate::app::App;
 use crate::axon::requests::Requests;
-use crate::axon::{self, AxonParts};
+use crate::axon::{self, AxonConfig, AxonParts};
 use crate::config::{Config, parse_network};
 use crate::group::{self, GroupParts};
 use crate::http::{self, Door, serve::serve};
@@ -37,19 +37,7 @@ const SOCKET_MODE: u32 = 0o660;
 /// A flag, a file or an address that cannot be used, named with its remedy; or the group's member stopped for good.
 pub async fn run(config: Config, pair: HotkeyPair) -> anyhow::Result<()> {
     let (file, file_watch) = network_file::open(config.network_file.clone()).await?;
-    let bind = |flag: &'static str, address| async move {
-        TcpListener::bind(address).await.with_context(|| format!("{flag}: cannot listen on {address}"))
-    };
-    let listener = bind("--listen", config.listen).await?;
-    let socket = bind_socket(&config.socket)?;
-    let peer_listener = match config.kind {
-        NodeKind::Validator => Some(bind("--peer-listen", config.peer_listen).await?),
-        NodeKind::Miner => None,
-    };
-    let axon_listener = match &config.axon {
-        Some(axon) => Some((axon.clone(), bind("--axon-listen", axon.listen).await?)),
-        None => None,
-    };
+    let Doors { listener, socket, peer_listener, axon_listener } = Doors::open(&config).await?;
     info!(
         kind = ?config.kind,
         hotkey = %pair.hotkey(),
@@ -68,17 +56,7 @@ pub async fn run(config: Config, pair: HotkeyPair) -> anyhow::Result<()> {
 
     let requests = Arc::new(Requests::new(pair.clone()));
     let requests = app.requests.get_or_init(|| requests).clone();
-    let policy = config.signer_policy.as_deref().map_or_else(|| Ok(Policy::default()), Policy::read)?;
-    let parts = SignerParts {
-        pair: pair.clone(),
-        policy,
-        folder: config.data_dir.join("signer"),
-        accept_foreign_before: config.accept_foreign_signer_before,
-        chain: querier.handle(),
-        network: app.file.network.clone(),
-        metrics: app.metrics.signer(),
-    };
-    let signer = Signer::new(parts, &config.lease)?;
+    let signer = signer(&config, &pair, &app, &querier)?;
     app.signer.get_or_init(|| signer.clone());
 
     let [stop_serving, stop_group, stop_core] = std::array::from_fn(|_| CancellationToken::new());
@@ -172,6 +150,47 @@ pub fn hotkey(config: &Config) -> Result<HotkeyPair, KeyError> {
         (None, Err(_)) => None,
     };
     read_hotkey_with(&config.hotkey_file, password.as_ref())
+}
+
+/// Where others reach this process.
+struct Doors {
+    listener: TcpListener,
+    socket: UnixListener,
+    peer_listener: Option<TcpListener>,
+    axon_listener: Option<(AxonConfig, TcpListener)>,
+}
+
+impl Doors {
+    async fn open(config: &Config) -> anyhow::Result<Self> {
+        let bind = |flag: &'static str, address| async move {
+            TcpListener::bind(address).await.with_context(|| format!("{flag}: cannot listen on {address}"))
+        };
+        let listener = bind("--listen", config.listen).await?;
+        let socket = bind_socket(&config.socket)?;
+        let peer_listener = match config.kind {
+            NodeKind::Validator => Some(bind("--peer-listen", config.peer_listen).await?),
+            NodeKind::Miner => None,
+        };
+        let axon_listener = match &config.axon {
+            Some(axon) => Some((axon.clone(), bind("--axon-listen", axon.listen).await?)),
+            None => None,
+        };
+        Ok(Self { listener, socket, peer_listener, axon_listener })
+    }
+}
+
+fn signer(config: &Config, pair: &HotkeyPair, app: &App, querier: &Querier) -> anyhow::Result<Arc<Signer>> {
+    let policy = config.signer_policy.as_deref().map_or_else(|| Ok(Policy::default()), Policy::read)?;
+    let parts = SignerParts {
+        pair: pair.clone(),
+        policy,
+        folder: config.data_dir.join("signer"),
+        accept_foreign_before: config.accept_foreign_signer_before,
+        chain: querier.handle(),
+        network: app.file.network.clone(),
+        metrics: app.metrics.signer(),
+    };
+    Signer::new(parts, &config.lease)
 }
 
 /// A part of the process, whose end is noticed however it comes.

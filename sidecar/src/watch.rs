@@ -147,21 +147,23 @@ impl Watcher {
                 self.needs_snapshot = false;
                 return Some(self.snapshot());
             }
-            let next = match self.missed.pop_front() {
-                Some(next) => next,
-                None => tokio::select! {
+            let next = if let Some(next) = self.missed.pop_front() {
+                next
+            } else {
+                let received = tokio::select! {
                     () = self.closed.cancelled() => return None,
-                    received = self.changes.recv() => match received {
-                        Ok(next) => next,
-                        Err(RecvError::Closed) => return None,
-                        Err(RecvError::Lagged(_)) => {
-                            // What is still in the queue is in the snapshot as well, and the queue begins anew behind it.
-                            self.changes = self.changes.resubscribe();
-                            self.needs_snapshot = true;
-                            continue;
-                        }
-                    },
-                },
+                    received = self.changes.recv() => received,
+                };
+                match received {
+                    Ok(next) => next,
+                    Err(RecvError::Closed) => return None,
+                    Err(RecvError::Lagged(_)) => {
+                        // What is still in the queue is in the snapshot as well, and the queue begins anew behind it.
+                        self.changes = self.changes.resubscribe();
+                        self.needs_snapshot = true;
+                        continue;
+                    }
+                }
             };
             if next.sequence > self.sequence {
                 self.sequence = next.sequence;
@@ -212,7 +214,7 @@ mod tests {
     use super::*;
 
     fn metagraph(block: u64, stakes: &[u64]) -> Metagraph {
-        let neurons = stakes.iter().zip(0_u16..);
+        let neurons = stakes.iter().zip(0_u8..);
         Metagraph {
             netuid: NetUid(1),
             block,
@@ -221,7 +223,7 @@ mod tests {
             last_step: 0,
             blocks_since_last_step: 0,
             neurons: neurons
-                .map(|(stake, uid)| neuron(uid, [uid as u8 + 1; 32].into(), Tao::from_rao(*stake)))
+                .map(|(stake, uid)| neuron(uid.into(), [uid + 1; 32].into(), Tao::from_rao(*stake)))
                 .collect(),
         }
     }

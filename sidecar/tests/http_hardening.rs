@@ -110,7 +110,7 @@ impl Drop for Sidecar {
 /// What comes until the connection is closed, in whichever way.
 async fn read_to_end(stream: &mut TcpStream) -> String {
     let mut answer = vec![];
-    let mut buffer = [0; 65536];
+    let mut buffer = vec![0; 65536];
     let read = async {
         while let Ok(length @ 1..) = stream.read(&mut buffer).await {
             answer.extend_from_slice(&buffer[..length]);
@@ -191,7 +191,7 @@ async fn giant_heads_are_refused_with_a_status() {
     let before = sidecar.memory_mb();
     let head =
         |path: &str, headers: &str| format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{headers}\r\n");
-    let many = |count: usize| (0..count).map(|i| format!("x-{i}: 1\r\n")).collect::<String>();
+    let many = |count: usize| (0..count).map(|i| format!("x-{i}: 1\r\n")).collect::<Vec<_>>().concat();
     let long = |length: usize| "y".repeat(length);
     for (request, expected, kind) in [
         (head("/healthz", &format!("x-long: {}\r\n", long(9_000))), 431, "headers-too-large"),
@@ -285,14 +285,14 @@ async fn chunked_bodies_without_end_are_not_read_to_the_end() {
         endless.push(tokio::spawn(async move {
             let head = b"GET /healthz HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n";
             stream.write_all(head).await.unwrap();
-            let chunk = [&b"10000\r\n"[..], &[b'x'; 0x10000], b"\r\n"].concat();
+            let chunk = [b"10000\r\n".to_vec(), vec![b'x'; 0x10000], b"\r\n".to_vec()].concat();
             let mut sent = 0;
-            let send = async {
+            let writing = async {
                 while stream.write_all(&chunk).await.is_ok() {
                     sent += chunk.len();
                 }
             };
-            timeout(PATIENCE, send).await.expect("the connection was never closed");
+            timeout(PATIENCE, writing).await.expect("the connection was never closed");
             sent
         }));
     }

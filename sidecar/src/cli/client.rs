@@ -14,7 +14,7 @@ use crate::args::AskArgs;
 const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
 
 /// Time for a whole answer: longer than the sidecar itself waits for the chain.
-const ANSWER_DEADLINE: Duration = Duration::from_secs(60);
+const ANSWER_DEADLINE: Duration = Duration::from_mins(1);
 
 /// Time without a word in a stream of events, of which the sidecar sends one every 15 seconds.
 const SILENCE_MAX: Duration = Duration::from_mins(1);

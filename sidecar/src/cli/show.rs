@@ -6,7 +6,7 @@ use comfy_table::{ContentArrangement, Table, presets};
 use sidecar_util::http::{
     EntryBody, NodeBody, NodesBody, StatusBody, VerifyBody, WatchBlock, WatchChange, WatchSnapshot,
 };
-use sidecar_util::{Score, Tao};
+use sidecar_util::{RAO_PER_TAO, Score, Tao};
 
 use crate::args::Output;
 use crate::reads::MatrixBody;
@@ -53,7 +53,7 @@ fn share(score: Score) -> String {
 
 /// Whole numbers need no decimals, and nobody reads nine of them.
 fn amount(tao: Tao) -> String {
-    if tao.rao % 1_000_000_000 == 0 { tao.to_string() } else { format!("{:.4}", tao.as_f64()) }
+    if tao.rao.is_multiple_of(RAO_PER_TAO) { tao.to_string() } else { format!("{:.4}", tao.as_f64()) }
 }
 
 pub(super) fn verification(body: &VerifyBody, output: Output) -> String {

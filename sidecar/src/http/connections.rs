@@ -178,8 +178,8 @@ mod tests {
 
     const LIMITS: Limits = Limits { connections_max: 3, of_address_max: 2 };
 
-    fn ip(last: u8) -> Option<IpAddr> {
-        Some([10, 0, 0, last].into())
+    fn ip(last: u8) -> IpAddr {
+        [10, 0, 0, last].into()
     }
 
     fn is_evicted(connection: &Admitted) -> bool {
@@ -189,25 +189,25 @@ mod tests {
     #[test]
     fn the_longest_idle_goes_and_the_busy_stay() {
         let connections = Connections::new(LIMITS);
-        let all: Vec<Admitted> = (1..=3).map(|last| connections.admit(ip(last)).unwrap()).collect();
+        let all: Vec<Admitted> = (1..=3).map(|last| connections.admit(Some(ip(last))).unwrap()).collect();
         let busy = all[0].busy();
-        let fourth = connections.admit(ip(4)).unwrap();
+        let fourth = connections.admit(Some(ip(4))).unwrap();
         assert!(!is_evicted(&all[0]) && is_evicted(&all[1]) && !is_evicted(&all[2]));
         let (_third, _fourth) = (all[2].busy(), fourth.busy());
-        assert_eq!(connections.admit(ip(5)).unwrap_err(), Refusal::Full);
+        assert_eq!(connections.admit(Some(ip(5))).unwrap_err(), Refusal::Full);
         drop(busy);
-        connections.admit(ip(5)).unwrap();
+        connections.admit(Some(ip(5))).unwrap();
         assert!(is_evicted(&all[0]));
     }
 
     #[test]
     fn one_address_pushes_out_its_own_only() {
         let connections = Connections::new(LIMITS);
-        let other = connections.admit(ip(1)).unwrap();
-        let mine: Vec<Admitted> = (0..5).map(|_| connections.admit(ip(2)).unwrap()).collect();
+        let other = connections.admit(Some(ip(1))).unwrap();
+        let mine: Vec<Admitted> = (0..5).map(|_| connections.admit(Some(ip(2))).unwrap()).collect();
         assert!(!is_evicted(&other) && mine[..3].iter().all(is_evicted));
         let _busy = (mine[3].busy(), mine[4].busy());
-        assert_eq!(connections.admit(ip(2)).unwrap_err(), Refusal::AddressFull);
+        assert_eq!(connections.admit(Some(ip(2))).unwrap_err(), Refusal::AddressFull);
         drop(mine);
         drop(other);
         assert_eq!(connections.count(), 0);
@@ -221,7 +221,7 @@ mod tests {
         let _third = of("2001:db8::3");
         assert!(is_evicted(&first));
         let mapped = of("::ffff:10.0.0.1");
-        assert_eq!(mapped.slot.origin, ip(1));
+        assert_eq!(mapped.slot.origin, Some(ip(1)));
         assert!(connections.admit(None).is_ok());
     }
 }

@@ -1,4 +1,4 @@
-//! The description of the API (OpenAPI 3.1), made of the types that are served and of what stands beside the handlers.
+//! The description of the API (`OpenAPI` 3.1), made of the types that are served and of what stands beside the handlers.
 //!
 //! It is more than documentation: [`Table`] is made from it, and a path that is not described is not served. What every
 //! path can answer, whoever handles it, is added here and not repeated at each of them.
@@ -202,10 +202,10 @@ impl Table {
         let by_pattern = || {
             let fits = |segments: &[Option<&str>]| {
                 let mut found = path.split('/');
-                let same = |known: &Option<&str>| {
+                let same = |known: Option<&str>| {
                     found.next().is_some_and(|found| known.map_or(!found.is_empty(), |known| known == found))
                 };
-                segments.iter().all(same) && found.next().is_none()
+                segments.iter().copied().all(same) && found.next().is_none()
             };
             self.patterns.iter().find(|(segments, _)| fits(segments)).map(|(_, index)| *index)
         };

@@ -180,7 +180,6 @@ impl Problem {
             Self::UnsupportedMediaType { found } => {
                 format!("content-type: `{found}` is not taken: send application/json in UTF-8")
             }
-            Self::InvalidBody(detail) => detail,
             Self::UriTooLong { bytes_max } => format!("ask with at most {bytes_max} bytes, a list in several requests"),
             Self::HeadersTooLarge { count_max, bytes_max } => {
                 format!("send at most {count_max} headers with at most {bytes_max} bytes together")
@@ -197,7 +196,7 @@ impl Problem {
                 )
             }
             Self::Signer(problem) => problem.detail(),
-            Self::Internal(detail) => detail,
+            Self::InvalidBody(detail) | Self::Internal(detail) => detail,
         }
     }
 

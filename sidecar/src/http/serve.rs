@@ -146,12 +146,11 @@ where
 
 type Answer = http::Response<Answered>;
 
+/// An answer under way.
+type Answering = Pin<Box<dyn Future<Output = Result<Answer, Infallible>> + Send>>;
+
 /// What every request of one connection goes through.
-fn service(
-    api: Arc<Api>,
-    admitted: Arc<Admitted>,
-    caller: Option<Caller>,
-) -> impl Fn(Request<Incoming>) -> Pin<Box<dyn Future<Output = Result<Answer, Infallible>> + Send>> {
+fn service(api: Arc<Api>, admitted: Arc<Admitted>, caller: Option<Caller>) -> impl Fn(Request<Incoming>) -> Answering {
     let served = AtomicU32::new(0);
     move |mut request: Request<Incoming>| {
         if let Some(caller) = caller {
@@ -274,10 +273,10 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Attended<I> {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.get_mut().attend(cx, |stream, cx| stream.poll_flush(cx))
+        self.get_mut().attend(cx, AsyncWrite::poll_flush)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.get_mut().attend(cx, |stream, cx| stream.poll_shutdown(cx))
+        self.get_mut().attend(cx, AsyncWrite::poll_shutdown)
     }
 }

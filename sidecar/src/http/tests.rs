@@ -385,16 +385,16 @@ async fn every_path_that_is_described_is_served_and_no_other() {
 
 /// Twenty neurons: validators and miners by turns, with stakes that fall and trust that rises.
 fn twenty() -> Vec<Neuron> {
-    (0..20_u16)
+    (0..20_u8)
         .map(|uid| {
             let stake = Tao::from_rao(u64::from(20 - uid) * 250_000_000_000);
-            let mut one = neuron(uid, [uid as u8 + 1; 32].into(), stake);
+            let mut one = neuron(uid.into(), [uid + 1; 32].into(), stake);
             one.validator_permit = uid % 2 == 0;
             one.coldkey = [if uid < 5 { 0xaa } else { 0xbb }; 32].into();
             one.vtrust = Score::from_f64(f64::from(uid) / 20.0);
             one.incentive = Score::from_f64(if uid % 2 == 0 { 0.0 } else { 0.5 });
             one.active = uid < 15;
-            one.last_update = if uid < 10 { 1 } else { 0 };
+            one.last_update = u64::from(uid < 10);
             one
         })
         .collect()

@@ -74,12 +74,6 @@ impl Pod {
         &self.http
     }
 
-    /// The same with more flags.
-    pub(crate) fn run_with(&mut self, flags: &[&str]) {
-        let log = std::fs::File::options().create(true).append(true).open(self.path("log")).unwrap();
-        self.process = Some(self.command().args(flags).stderr(log).spawn().unwrap());
-    }
-
     /// Its process, while it runs.
     pub(crate) fn pid(&self) -> Option<u32> {
         self.process.as_ref().map(Child::id)
