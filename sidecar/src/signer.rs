@@ -325,8 +325,9 @@ impl Signer {
 
     /// Whether a message may be signed now; counts as one.
     fn permitted(&self, caller: Caller) -> Result<(), Refusal> {
-        self.clear()?;
+        // The lease first: who is told that another process holds it knows what to do.
         self.lease.permit().map_err(Refusal::NotHeld)?;
+        self.clear()?;
         // Last of what can refuse, so that what is refused for another reason costs nothing.
         self.take(caller, Operation::Message)
     }

@@ -153,7 +153,11 @@ impl Subnet {
         if let Some(uuid) = uuid {
             question["symmetric_key_uuid"] = uuid.into();
         }
-        let answer = self.validator.post("/v1/requests/sign", &[], &question).unwrap();
+        // A sidecar that has just started looks at the chain before it signs anything.
+        let answer = until("signed", || {
+            let answer = self.validator.post("/v1/requests/sign", &[], &question).unwrap();
+            (answer.body["reason"] != json!("ChainNotLookedAt")).then_some(answer)
+        });
         assert_eq!(answer.status, 200, "{}", answer.body);
         serde_json::from_value(answer.body["headers"].clone()).unwrap()
     }
