@@ -153,10 +153,10 @@ impl Subnet {
         if let Some(uuid) = uuid {
             question["symmetric_key_uuid"] = uuid.into();
         }
-        // A sidecar that has just started looks at the chain before it signs anything.
+        // A sidecar that has just started waits for its lease, and looks at the chain, before it signs anything.
         let answer = until("signed", || {
             let answer = self.validator.post("/v1/requests/sign", &[], &question).unwrap();
-            (answer.body["reason"] != json!("ChainNotLookedAt")).then_some(answer)
+            (answer.body["type"] != json!("urn:mycelium:signer-not-held")).then_some(answer)
         });
         assert_eq!(answer.status, 200, "{}", answer.body);
         serde_json::from_value(answer.body["headers"].clone()).unwrap()
