@@ -172,12 +172,7 @@ def main() -> int:
     parser.add_argument("--python", metavar="STEM", help="print the Python of an environment and end")
     args = parser.parse_args()
     if args.python:
-        client = next((client for client in CLIENTS if client.environment == args.python), None)
-        if client is None or args.python in ("cargo", "npm"):
-            print(f"no environment is called `{args.python}`", file=sys.stderr)
-            return 1
-        print(environment(client) / "bin" / "python")
-        return 0
+        return print_python(args.python)
     if args.table or args.readme:
         if not REPORT.exists():
             print(f"no report at `{REPORT}`: run `make conformance`")
@@ -213,6 +208,16 @@ def main() -> int:
     counts = {result: sum(outcome.result == result for outcome in outcomes) for result in RESULTS}
     print(f"{counts['passed']} passed, {counts['failed']} failed, {counts['impossible']} not possible")
     return 1 if counts["failed"] else 0
+
+
+def print_python(stem: str) -> int:
+    """Prints the Python of an environment, for benches that time the same packages."""
+    client = next((client for client in CLIENTS if client.environment == stem), None)
+    if client is None or stem in ("cargo", "npm"):
+        print(f"no environment is called `{stem}`", file=sys.stderr)
+        return 1
+    print(environment(client) / "bin" / "python")
+    return 0
 
 
 # ---- environments ------------------------------------------------------------------------------------
