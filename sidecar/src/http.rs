@@ -162,13 +162,13 @@ impl Api {
         let is_head = request.method() == Method::HEAD;
         let method = if is_head { &Method::GET } else { request.method() };
         if *method == Method::OPTIONS {
-            return options(&path.allow(self.door));
+            return options(&path.allow());
         }
         match path.serves(method, self.door) {
             openapi::Serves::Yes => {}
             openapi::Serves::OnSocketOnly => return Problem::SocketOnly.into_response(),
             openapi::Serves::No => {
-                return Problem::MethodNotAllowed { allow: path.allow(self.door) }.into_response();
+                return Problem::MethodNotAllowed { allow: path.allow() }.into_response();
             }
         }
         let asked = Asked::of(request.uri(), request.headers());

@@ -77,7 +77,14 @@ fn document() -> Value {
     let everywhere: Vec<_> = kinds.iter().filter(|(_, name, _)| EVERYWHERE.contains(name)).collect();
     let paths = document["paths"].as_object_mut().into_iter().flat_map(serde_json::Map::values_mut);
     for operation in paths.flat_map(|path| path.as_object_mut().into_iter().flat_map(serde_json::Map::values_mut)) {
+        let pod_only = operation["tags"].as_array().is_some_and(|tags| tags.iter().any(|tag| tag == POD));
         let Some(responses) = operation["responses"].as_object_mut() else { continue };
+        if pod_only {
+            let line = format!("`{}socket-only`: asked over the network", reject::URN);
+            let response = responses.entry("403").or_insert_with(|| json!({"description": ""}));
+            let said = response["description"].as_str().unwrap_or_default();
+            response["description"] = if said.is_empty() { line } else { format!("{said}\n\n{line}") }.into();
+        }
         for (status, name, title) in &everywhere {
             let line = format!("`{}{name}`: {title}", reject::URN);
             let response = responses.entry(status.as_str()).or_insert_with(|| json!({"description": ""}));
@@ -140,10 +147,9 @@ impl Path {
         if self.template.starts_with("/v1/requests/") { requests::BODY_BYTES_MAX } else { body::BYTES_MAX }
     }
 
-    /// Value of the header `allow`.
-    pub(crate) fn allow(&self, door: Door) -> String {
-        let open = self.methods.iter().filter(|(_, pod_only)| !pod_only || door == Door::Socket);
-        let mut allow: Vec<&str> = open.map(|(method, _)| method.as_str()).collect();
+    /// Value of the header `allow`. What is for the pod only is known at the other door as well, and refused there.
+    pub(crate) fn allow(&self) -> String {
+        let mut allow: Vec<&str> = self.methods.iter().map(|(method, _)| method.as_str()).collect();
         if allow.contains(&"GET") {
             allow.push("HEAD");
         }
@@ -270,7 +276,6 @@ mod tests {
         // Those that no path of its own has: they stand in the general description.
         let general = [
             "not-found",
-            "socket-only",
             "method-not-allowed",
             "body-timeout",
             "body-too-large",
