@@ -1,20 +1,18 @@
-//! What verification costs: one JSON line for each figure, `{"name", "unit", "ours"}`.
+//! What verification costs in process.
 //!
 //! Everything runs on one thread, so that rates are per core: 64 clients whose requests are verified by one receiver, as in a
 //! server with one worker. A request is verified whole: headers read, a body of 1 KiB hashed, the nonce looked up, the
 //! signature verified, the nonce stored. `single_*` is the same with one client, where nothing waits with another.
-#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a bench that cannot go on stops and says so")]
-
 use std::cell::Cell;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use e2e::bench::{Good, Measured};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use schnorrkel::{ExpansionMode, Keypair, MiniSecretKey};
-use serde_json::json;
 use sidecar_peer::handshake::nonce::{NonceLimits, fiber_nonce};
 use sidecar_peer::handshake::receiver::{Claim, Receiver, Request};
 use sidecar_peer::handshake::strict::{self, RequestLine};
@@ -43,17 +41,23 @@ fn key(id: u8) -> Key {
     Key(MiniSecretKey::from_bytes(&[id; 32]).unwrap().expand_to_keypair(ExpansionMode::Ed25519))
 }
 
-fn main() {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+/// Figures of [`verification`].
+pub(crate) const NAMES: [&str; 4] =
+    ["signed_request_verify_per_s", "plain_request_verify_per_s", "single_request_verify_per_s", "verify_cached_us"];
+
+/// Measures on one thread.
+pub(crate) fn verification() -> anyhow::Result<Vec<Measured>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let [signed, plain, single, cached] = NAMES;
+    let figure = |name, unit, ours, bar| Measured { name, unit, ours, baseline: None, bar };
     runtime.block_on(async {
-        for (scheme, name) in
-            [(Scheme::Strict, "signed_request_verify_per_s"), (Scheme::Plain, "plain_request_verify_per_s")]
-        {
-            report(name, "1/s", requests_per_s(scheme, CLIENTS).await);
-        }
-        report("single_request_verify_per_s", "1/s", requests_per_s(Scheme::Strict, 1).await);
-        report("verify_cached_us", "us", verify_cached_us().await);
-    });
+        Ok(vec![
+            figure(signed, "1/s", requests_per_s(Scheme::Strict, CLIENTS).await, Some((Good::Above, 20_000.0))),
+            figure(plain, "1/s", requests_per_s(Scheme::Plain, CLIENTS).await, None),
+            figure(single, "1/s", requests_per_s(Scheme::Strict, 1).await, None),
+            figure(cached, "us", verify_cached_us().await, Some((Good::Below, 20.0))),
+        ])
+    })
 }
 
 /// Seconds of a core that this thread has used: what other programs take of the machine does not count.
@@ -61,10 +65,6 @@ fn main() {
 fn cpu_s() -> f64 {
     let stat = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
     stat.split_whitespace().next().unwrap().parse::<u64>().unwrap() as f64 / 1e9
-}
-
-fn report(name: &str, unit: &str, ours: f64) {
-    println!("{}", json!({"name": name, "unit": unit, "ours": (ours * 1000.0).round() / 1000.0}));
 }
 
 #[expect(clippy::cast_precision_loss, reason = "counts are small")]
