@@ -1,11 +1,12 @@
-//! One hotkey, one signer: the only place that signs with the key.
+//! One hotkey, one signer: the only place that signs for the user's containers and for the chain.
 //!
-//! A signature is made when four things hold, looked at in this order: the policy allows it ([`policy`]), its caller has
-//! not used up its rate ([`rates`]), nobody else was seen to sign with the hotkey ([`foreign`]), and this process holds
-//! the lease for long enough ([`guard`]). When any of them is unknown nothing is signed and everything else goes on.
+//! A signature is made when four things hold, looked at in this order: the policy allows it ([`policy`]), this process
+//! holds the lease for long enough ([`guard`]), nobody else was seen to sign with the hotkey ([`foreign`]), and its caller
+//! has not used up its rate ([`rates`]). When any of them is unknown nothing is signed and everything else goes on: what
+//! the sidecar says of itself to peers (certificates, records, probes) is signed beside this module, without a lease.
 //!
-//! The key is read once, lives in memory that is wiped, and never leaves this module but as signatures. Every signature
-//! leaves one line in the log, with the lease's epoch and without what was signed.
+//! The key is read once, lives in memory that is wiped, and leaves the process only as signatures. Every signature made
+//! here leaves one line in the log, with the lease's epoch and without what was signed.
 
 mod clock;
 mod foreign;

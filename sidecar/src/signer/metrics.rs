@@ -15,7 +15,6 @@ pub(crate) enum Kind {
     /// A message of a domain.
     Message,
     /// A request to another neuron, by one of the typed schemes.
-    #[allow(dead_code, reason = "for the routes of typed requests")]
     Request,
     /// An extrinsic.
     Extrinsic,
