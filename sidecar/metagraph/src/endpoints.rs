@@ -13,7 +13,7 @@ use std::time::Duration;
 use serde::Serialize;
 use tokio::time::Instant;
 
-use crate::pace::Pace;
+use crate::pace::{Pace, Paces};
 
 /// Weight of a new latency against what was known: half of what is remembered is of the last three calls.
 const LATENCY_WEIGHT: f64 = 0.2;
@@ -135,10 +135,10 @@ struct Entry {
 }
 
 impl Entry {
-    fn new(endpoint: String) -> Self {
+    fn new(endpoint: &str, paces: &Paces) -> Self {
         Self {
-            endpoint,
-            pace: Arc::default(),
+            endpoint: endpoint.to_owned(),
+            pace: paces.of(endpoint),
             latency: None,
             worked: false,
             failures: 0,
@@ -167,14 +167,16 @@ impl Entry {
 #[derive(Debug, Default)]
 pub(crate) struct Endpoints {
     entries: Vec<Entry>,
+    paces: Paces,
     in_use: Option<usize>,
     /// Failed since the last success: when all have, there is something to say.
     failed: usize,
 }
 
 impl Endpoints {
-    pub(crate) fn new(endpoints: &[String]) -> Self {
-        Self { entries: endpoints.iter().cloned().map(Entry::new).collect(), in_use: None, failed: 0 }
+    pub(crate) fn new(endpoints: &[String], paces: Paces) -> Self {
+        let entries = endpoints.iter().map(|endpoint| Entry::new(endpoint, &paces)).collect();
+        Self { entries, paces, in_use: None, failed: 0 }
     }
 
     /// Takes over another list; what is known of endpoints that stay is kept, except that they may be tried at once.
@@ -185,7 +187,7 @@ impl Endpoints {
             .map(|endpoint| {
                 let known =
                     old.iter().position(|entry| entry.endpoint == *endpoint).map(|index| old.swap_remove(index));
-                let mut entry = known.unwrap_or_else(|| Entry::new(endpoint.clone()));
+                let mut entry = known.unwrap_or_else(|| Entry::new(endpoint, &self.paces));
                 (entry.retry_at, entry.failures, entry.wrong_chain, entry.probes) = (None, 0, false, 0);
                 entry
             })
@@ -373,7 +375,7 @@ mod tests {
 
     fn endpoints(count: usize) -> Endpoints {
         let names: Vec<String> = (0..count).map(|index| format!("ws://{index}")).collect();
-        Endpoints::new(&names)
+        Endpoints::new(&names, Paces::default())
     }
 
     fn chosen(endpoints: &Endpoints, now: Instant) -> usize {

@@ -35,7 +35,7 @@ pub enum ChainError {
         operation: &'static str,
     },
     /// No answer came within the deadline.
-    #[error("no answer to {operation} within {} s", after.as_secs())]
+    #[error("no answer to {operation} within {} s", after.as_secs_f64())]
     Timeout {
         /// The call.
         operation: &'static str,
@@ -106,6 +106,15 @@ pub enum ChainError {
 }
 
 impl ChainError {
+    /// The same under the name that the caller has for the call.
+    pub(crate) fn during(self, operation: &'static str) -> Self {
+        match self {
+            Self::Timeout { after, .. } => Self::Timeout { operation, after },
+            Self::RateLimited { said, retry_after, .. } => Self::RateLimited { operation, said, retry_after },
+            other => other,
+        }
+    }
+
     /// Whether the connection is of no further use.
     pub fn is_connection_lost(&self) -> bool {
         matches!(self, Self::Endpoint { .. } | Self::Connect { .. } | Self::Disconnected { .. } | Self::Timeout { .. })

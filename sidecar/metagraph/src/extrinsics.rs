@@ -20,7 +20,6 @@ mod failure;
 mod journal;
 mod link;
 mod nonces;
-mod paced;
 mod reveal;
 mod serving;
 mod submitter;

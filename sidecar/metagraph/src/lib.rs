@@ -23,7 +23,7 @@ pub mod keys;
 pub use client::{Connection, SubxtConnect, check_endpoint};
 pub use endpoints::{EndpointHealth, EndpointState, FailureClass};
 pub use error::{Cause, ChainError, ChainProblem};
-pub use pace::Pace;
+pub use pace::{Pace, Paces};
 pub use querier::{ChainConfig, ChainView, MetagraphUpdate, Querier, QuerierHandle, Updates};
 pub use reads::{At, READ_DEADLINE, Reads};
 pub use rpc::{CALL_DEADLINE, CONNECT_DEADLINE};

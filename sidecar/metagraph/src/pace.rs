@@ -5,8 +5,11 @@
 //! the moment it named, and the rate comes back in steps while it stays content. The pace outlives connections: a
 //! reconnect must not be a way around it.
 //!
-//! [`Bucket`] decides and is pure, its clock is an argument; [`Pace`] waits.
+//! [`Bucket`] decides and is pure, its clock is an argument; [`Pace`] waits. [`Paces`] are those of one process: its querier
+//! and its submitter ask the same endpoint from the same address, so that they have to share what it allows.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -127,6 +130,20 @@ impl Pace {
     pub(crate) fn wait(&self) -> Duration {
         let now = Instant::now();
         self.limited_until().map_or(Duration::ZERO, |until| until.saturating_duration_since(now))
+    }
+}
+
+/// The pace of every endpoint that a process asks, whichever of its parts does. Clones share them. There are as many as
+/// endpoints were ever configured.
+#[derive(Debug, Clone, Default)]
+pub struct Paces {
+    by_endpoint: Arc<Mutex<BTreeMap<String, Arc<Pace>>>>,
+}
+
+impl Paces {
+    /// The pace of one endpoint.
+    pub fn of(&self, endpoint: &str) -> Arc<Pace> {
+        self.by_endpoint.lock().entry(endpoint.to_owned()).or_default().clone()
     }
 }
 

@@ -5,9 +5,10 @@
 //! beside that, because they tell a chain that stands still from a finality that does.
 //!
 //! The field's most common failure is a socket that is open and dead, so nothing here waits without a bound: calls have
-//! deadlines, and when no new block came for three block times the connection is given up even if nothing reported an
-//! error. Which endpoint is used is decided in [`Endpoints`]; what is wrong meanwhile stands in [`ChainView::problem`],
-//! and the last good metagraph stays.
+//! deadlines, and a node that brings no block in time is asked for its best one. When neither a block nor an answer came for
+//! three block times the connection is given up even if nothing reported an error; a node that answers, but has no new
+//! block, gets a little longer on a fast chain. Which endpoint is used is decided in [`Endpoints`]; what is wrong meanwhile
+//! stands in [`ChainView::problem`], and the last good metagraph stays.
 //!
 //! Block numbers are never compared: a development chain that starts again from genesis is followed like any other.
 
@@ -24,23 +25,30 @@ use tracing::{debug, info, warn};
 
 use crate::client::{Connection, SubxtConnect};
 use crate::endpoints::{EndpointHealth, Endpoints, FailureClass};
+use crate::pace::Paces;
 use crate::reads::Reads;
 use crate::rpc::CALL_DEADLINE;
 use crate::source::{ChainSource, Connect, Head, Probe};
 use crate::{ChainError, ChainProblem};
 
-/// Block times without a new block after which a connection is given up.
+/// Block times without a sign of life after which a connection is given up.
 const STALL_BLOCKS: u32 = 3;
 
-/// A stall is never noticed sooner than this: fast development chains pause for longer than three of their blocks.
+/// A socket is not called dead sooner than this: an answer may have to wait behind a metagraph of a megabyte, here and in the
+/// node, and both may have to wait for a processor. Chains with blocks of a third of a second or more are not concerned.
+const SILENT_MIN: Duration = Duration::from_secs(1);
+
+/// A chain whose node answers is not said to stand still sooner than this: fast development chains pause for longer than
+/// three of their blocks when they run an epoch of many neurons.
 const STALL_MIN: Duration = Duration::from_secs(5);
 
 /// Block times without a new final block, while new ones come, that are a problem. Finality follows two or three blocks
 /// behind, and now and then needs a second round of votes.
 const FINALITY_BLOCKS: u32 = 10;
 
-/// How often a chain that declares no block time is asked whether it is still there.
+/// How often a chain that declares no block time is asked whether it is still there, and how long it has for the answer.
 const POLL_INTERVAL: Duration = Duration::from_secs(15);
+const POLL_DEADLINE: Duration = Duration::from_secs(5);
 
 /// Refreshes that may fail in a row before the connection is given up.
 const FAILURES_MAX: u32 = 3;
@@ -188,6 +196,7 @@ pub struct QuerierHandle {
     requests: mpsc::Sender<Reply>,
     updates: broadcast::WeakSender<Arc<MetagraphUpdate>>,
     reads: Reads,
+    paces: Paces,
 }
 
 type Answer = Result<Arc<ChainView>, ChainProblem>;
@@ -207,13 +216,15 @@ impl Querier {
         let (updates, _) = broadcast::channel(UPDATES_MAX);
         let (connection, connection_rx) = watch::channel(None);
         let (config, config_rx) = watch::channel(config);
+        let paces = Paces::default();
         let handle = QuerierHandle {
             view: view_rx.clone(),
             requests,
             updates: updates.downgrade(),
-            reads: Reads::new(connection_rx, config_rx.clone(), view_rx),
+            reads: Reads::new(connection_rx, config_rx.clone(), view_rx, paces.clone()),
+            paces: paces.clone(),
         };
-        let endpoints = Endpoints::new(&config_rx.borrow().endpoints);
+        let endpoints = Endpoints::new(&config_rx.borrow().endpoints, paces);
         let follower = Follower {
             connect,
             config: config_rx,
@@ -291,6 +302,11 @@ impl QuerierHandle {
         &self.reads
     }
 
+    /// How fast its endpoints may be asked, for whoever else asks them.
+    pub fn paces(&self) -> Paces {
+        self.paces.clone()
+    }
+
     /// What is known of every endpoint, in the order of preference.
     pub fn endpoints(&self) -> Vec<EndpointHealth> {
         self.view.borrow().endpoints.clone()
@@ -343,6 +359,7 @@ enum End {
 }
 
 type Refreshing = BoxFuture<'static, (Head, Instant, Result<Option<Metagraph>, ChainError>)>;
+type Asking = BoxFuture<'static, Result<Head, ChainError>>;
 type Probing = BoxFuture<'static, (usize, Duration, Result<Probe, ChainError>)>;
 
 /// What is known while one endpoint is followed.
@@ -352,6 +369,14 @@ struct Session {
     source: Arc<dyn ChainSource>,
     best: Option<Head>,
     best_at: Instant,
+    /// When the node last said something that only a node that is there can say: a new block, or that there is none.
+    alive_at: Instant,
+    /// The question for its best block, under way.
+    asking: Option<Asking>,
+    /// When it is asked, or asked again.
+    ask_at: Instant,
+    /// It said that it has another block than the last one that it told of.
+    untold: bool,
     finalized: Option<Head>,
     finalized_at: Instant,
     /// When the next refresh is due.
@@ -369,12 +394,16 @@ struct Session {
 impl Session {
     fn new(endpoint: &str, index: usize, source: Arc<dyn ChainSource>) -> Self {
         let now = Instant::now();
-        Self {
+        let mut session = Self {
             endpoint: endpoint.to_owned(),
             index,
             source,
             best: None,
             best_at: now,
+            alive_at: now,
+            asking: None,
+            ask_at: now,
+            untold: false,
             finalized: None,
             finalized_at: now,
             refresh_at: None,
@@ -384,16 +413,36 @@ impl Session {
             waiting: Vec::new(),
             probing: None,
             probe_at: now + PROBE_INTERVAL,
-        }
+        };
+        session.is_alive(now);
+        session
     }
 
     fn failed(&self, error: &ChainError) -> End {
         End::Failed { problem: ChainProblem::of(&self.endpoint, error), class: class_of(error) }
     }
 
-    /// Time without a new block that is a stall.
-    fn stall(&self) -> Duration {
-        self.source.block_time().map_or(POLL_INTERVAL, |time| (time * STALL_BLOCKS).max(STALL_MIN))
+    /// The node is there.
+    fn is_alive(&mut self, now: Instant) {
+        (self.alive_at, self.asking, self.untold) = (now, None, false);
+        // Half of the time that a silent one has, so that the other half is for its answer.
+        self.ask_at = now + self.source.block_time().map_or(POLL_INTERVAL, |time| time * STALL_BLOCKS / 2);
+    }
+
+    /// When the connection is given up, if the node says nothing until then.
+    fn dead_at(&self) -> Instant {
+        let of_blocks = |time: Duration| (time * STALL_BLOCKS).max(SILENT_MIN);
+        self.alive_at + self.source.block_time().map_or(POLL_INTERVAL + POLL_DEADLINE, of_blocks)
+    }
+
+    /// When a chain without a new block stands still; never where blocks come on demand.
+    fn stalls_at(&self) -> Option<Instant> {
+        self.source.block_time().map(|time| self.best_at + (time * STALL_BLOCKS).max(STALL_MIN))
+    }
+
+    fn ask(&mut self) {
+        let source = self.source.clone();
+        self.asking = Some(Box::pin(async move { source.head().await }));
     }
 
     /// When finality counts as standing still; never while there is nothing that could become final.
@@ -533,7 +582,7 @@ impl Follower {
 
         let mut session = Session::new(endpoint, index, source);
         loop {
-            let (finality_due, stalls_at) = (session.finality_due(), session.best_at + session.stall());
+            let (finality_due, stalls_at, dead_at) = (session.finality_due(), session.stalls_at(), session.dead_at());
             tokio::select! {
                 // In this order, so that a caller who asks after a block was announced gets an answer at that block.
                 biased;
@@ -569,8 +618,14 @@ impl Follower {
                     self.probed(config, index, took, probe)?;
                 }
                 () = sleep_until(session.probe_at), if session.probing.is_none() => self.start_probe(&mut session),
-                () = sleep_until(stalls_at) => {
-                    self.stalled(&mut session, refreshed).await?;
+                answer = pending_or(&mut session.asking) => {
+                    session.asking = None;
+                    asked(&mut session, answer)?;
+                }
+                () = sleep_until(dead_at) => return Err(self.dead(&session)),
+                () = sleep_until(session.ask_at), if session.asking.is_none() && !session.untold => session.ask(),
+                () = sleep_until(stalls_at.unwrap_or(began)), if stalls_at.is_some() => {
+                    return Err(self.stalled(&session, refreshed));
                 }
                 () = sleep_until(finality_due.unwrap_or(began)), if finality_due.is_some() => {
                     self.finality_stalled(&mut session, refreshed)?;
@@ -587,6 +642,7 @@ impl Follower {
                 session.finalized_at = Instant::now();
             }
             (session.best, session.best_at) = (Some(head), Instant::now());
+            session.is_alive(session.best_at);
             self.endpoints.saw(session.index, head.number, session.best_at);
             self.show(|view| view.best_block = Some(head.number));
         }
@@ -695,28 +751,29 @@ impl Follower {
         Ok(())
     }
 
-    /// No block came for too long.
-    async fn stalled(&mut self, session: &mut Session, refreshed: &mut bool) -> Result<(), End> {
-        let declares_time = session.source.block_time().is_some();
-        if declares_time && let Some(best) = session.best {
-            // Said before the node is asked: a half-open socket would keep the answer for its deadline.
+    /// The node said nothing for too long: the socket is half open, or its subscription is.
+    fn dead(&mut self, session: &Session) -> End {
+        if let Some(best) = session.best
+            && session.source.block_time().is_some()
+        {
             self.stalled = Some(best);
             self.publish_problem(ChainProblem::Stale { block: best.number });
         }
-        let asked = tokio::time::timeout(STALL_MIN, session.source.head()).await;
-        let timeout = || Err(ChainError::Timeout { operation: "the best block", after: STALL_MIN });
-        let head = asked.unwrap_or_else(|_| timeout()).map_err(|error| session.failed(&error))?;
-        let Some(best) = session.best.filter(|best| *best == head) else {
-            // The node goes on but stopped to tell us.
-            return Err(session.failed(&ChainError::Disconnected { operation: "new heads" }));
-        };
-        if declares_time {
-            *refreshed = false;
-            let problem = ChainProblem::Stale { block: best.number };
-            return Err(End::Failed { problem, class: FailureClass::Stale });
-        }
-        session.best_at = Instant::now();
-        Ok(())
+        session.failed(&if session.untold {
+            ChainError::Disconnected { operation: "new heads" }
+        } else {
+            ChainError::Timeout { operation: "the best block", after: session.dead_at() - session.ask_at }
+        })
+    }
+
+    /// The node answers, but no block came for too long.
+    fn stalled(&mut self, session: &Session, refreshed: &mut bool) -> End {
+        let block = session.best.map_or(0, |head| head.number);
+        let problem = ChainProblem::Stale { block };
+        self.stalled = session.best;
+        self.publish_problem(problem.clone());
+        *refreshed = false;
+        End::Failed { problem, class: FailureClass::Stale }
     }
 
     /// Blocks come, but none of them became final for too long.
@@ -827,6 +884,21 @@ async fn pending_or<T>(future: &mut Option<BoxFuture<'static, T>>) -> T {
         Some(future) => future.await,
         None => std::future::pending().await,
     }
+}
+
+/// The node answered what its best block is.
+fn asked(session: &mut Session, answer: Result<Head, ChainError>) -> Result<(), End> {
+    match answer {
+        Ok(head) if session.best == Some(head) => session.is_alive(Instant::now()),
+        // It goes on without telling us, or is about to.
+        Ok(_) => session.untold = true,
+        // Blocks that take so long leave time for another question.
+        Err(ChainError::Timeout { .. }) => {}
+        Err(error) if error.is_connection_lost() => return Err(session.failed(&error)),
+        // A node that refuses is there.
+        Err(_) => session.is_alive(Instant::now()),
+    }
+    Ok(())
 }
 
 fn lost<T>(operation: &'static str) -> impl FnOnce() -> Result<T, ChainError> {

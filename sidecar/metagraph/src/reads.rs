@@ -25,6 +25,7 @@ use tokio::sync::{Mutex, watch};
 
 use crate::client::{Connection, undecodable};
 use crate::convert::to_axon;
+use crate::pace::Paces;
 use crate::querier::{ChainConfig, ChainView};
 use crate::queries::RawAxon;
 use crate::rpc::{CONNECT_DEADLINE, refused};
@@ -56,6 +57,7 @@ pub struct Reads {
     connection: watch::Receiver<Option<Connection>>,
     config: watch::Receiver<ChainConfig>,
     view: watch::Receiver<Arc<ChainView>>,
+    paces: Paces,
     /// The connection to an archive node, once one was needed.
     archive: Arc<Mutex<Option<Connection>>>,
 }
@@ -72,8 +74,9 @@ impl Reads {
         connection: watch::Receiver<Option<Connection>>,
         config: watch::Receiver<ChainConfig>,
         view: watch::Receiver<Arc<ChainView>>,
+        paces: Paces,
     ) -> Self {
-        Self { connection, config, view, archive: Arc::default() }
+        Self { connection, config, view, paces, archive: Arc::default() }
     }
 
     /// The connection in use; waits for one as long as connecting may take.
@@ -405,7 +408,7 @@ impl Reads {
         *held = None;
         let mut last = None;
         for endpoint in endpoints {
-            match Connection::open(&endpoint, Arc::default()).await {
+            match Connection::open(&endpoint, self.paces.of(&endpoint)).await {
                 Ok(connection) if connection.genesis_hash() == current.genesis_hash() => {
                     return Ok(held.insert(connection).clone());
                 }

@@ -7,8 +7,8 @@
 use std::fmt::Write as _;
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -53,7 +53,11 @@ const RESPONSE_BYTES_MAX: u32 = 32 << 20;
 const HANDSHAKE_BYTES_KEPT: usize = 8 << 10;
 
 /// JSON-RPC codes with which nodes and their proxies say that there were too many requests.
-const RATE_LIMIT_CODES: [i32; 2] = [-32005, -32004];
+const RATE_LIMIT_CODES: [i32; 3] = [-32005, -32004, 429];
+
+/// How often a call that was refused as one too many is made again by who insists. By then the pace is slow, so that a
+/// second refusal means that others ask from the same address.
+const RETRIES: u32 = 4;
 
 /// HTTP statuses that say the same to a handshake: proxies in front of public nodes use all three.
 const RATE_LIMIT_STATUSES: [u16; 3] = [429, 403, 503];
@@ -65,6 +69,8 @@ const STATE_DISCARDED: &str = "State already discarded";
 #[derive(Clone)]
 pub(crate) struct Rpc {
     inner: Arc<Inner>,
+    /// See [`Self::insisting`].
+    retries: u32,
 }
 
 struct Inner {
@@ -72,6 +78,8 @@ struct Inner {
     pace: Arc<Pace>,
     endpoint: String,
     calls: AtomicU64,
+    /// Time for one call, once it is known better than [`CALL_DEADLINE`].
+    deadline: OnceLock<Duration>,
 }
 
 /// Bytes that are hex in JSON.
@@ -115,8 +123,21 @@ impl Rpc {
             }
             _ => failed(error),
         })?;
-        let calls = AtomicU64::new(0);
-        Ok(Self { inner: Arc::new(Inner { client, pace, endpoint: endpoint.to_owned(), calls }) })
+        let (endpoint, calls, deadline) = (endpoint.to_owned(), AtomicU64::new(0), OnceLock::new());
+        Ok(Self { inner: Arc::new(Inner { client, pace, endpoint, calls, deadline }), retries: 0 })
+    }
+
+    /// The same connection, on which what subxt asks is asked again after the endpoint refused it as one request too many.
+    /// It has not done what it refused so, so this is for submissions too; it is not for those who would rather ask
+    /// another endpoint.
+    pub(crate) fn insisting(self) -> Self {
+        Self { retries: RETRIES, ..self }
+    }
+
+    /// Gives every later call on this connection so much time, once it had its turn.
+    pub(crate) fn set_deadline(&self, deadline: Duration) {
+        // Who is second finds what the first one found: it is a property of the chain.
+        let _ = self.inner.deadline.set(deadline);
     }
 
     /// The address that was connected to.
@@ -142,7 +163,7 @@ impl Rpc {
         params: ArrayParams,
     ) -> Result<R, ChainError> {
         self.admit(operation).await?;
-        let answer = deadline(operation, async { Ok(self.inner.client.request(method, params).await) }).await?;
+        let answer = self.in_time(operation, self.inner.client.request(method, params)).await?;
         answer.map_err(|error| self.failed(operation, error))
     }
 
@@ -178,11 +199,9 @@ impl Rpc {
         unsubscribe: &str,
     ) -> Result<impl Stream<Item = Result<R, ChainError>> + Send + use<R>, ChainError> {
         self.admit(operation).await?;
-        let subscription = deadline(operation, async {
-            Ok(self.inner.client.subscribe::<R, _>(subscribe, ArrayParams::new(), unsubscribe).await)
-        })
-        .await?
-        .map_err(|error| self.failed(operation, error))?;
+        let subscription = self.inner.client.subscribe::<R, _>(subscribe, ArrayParams::new(), unsubscribe);
+        let subscription =
+            self.in_time(operation, subscription).await?.map_err(|error| self.failed(operation, error))?;
         let items = subscription
             .map(move |item| item.map_err(|error| ChainError::Decode { what: operation, source: error.into() }));
         Ok(items.chain(futures::stream::iter([Err(ChainError::Disconnected { operation })])))
@@ -191,6 +210,12 @@ impl Rpc {
     async fn admit(&self, operation: &'static str) -> Result<(), ChainError> {
         self.inner.calls.fetch_add(1, Ordering::Relaxed);
         admit(&self.inner.pace, operation).await
+    }
+
+    /// Holds a call to its deadline.
+    async fn in_time<T>(&self, operation: &'static str, call: impl Future<Output = T>) -> Result<T, ChainError> {
+        let after = *self.inner.deadline.get().unwrap_or(&CALL_DEADLINE);
+        tokio::time::timeout(after, call).await.map_err(|_| ChainError::Timeout { operation, after })
     }
 
     fn failed(&self, operation: &'static str, error: RpcError) -> ChainError {
@@ -209,17 +234,6 @@ pub(crate) fn params<const N: usize>(values: [&str; N]) -> ArrayParams {
         params.insert(value).expect("a string is always JSON");
     }
     params
-}
-
-/// Holds a call to the deadline of all calls.
-pub(crate) async fn deadline<T>(
-    operation: &'static str,
-    call: impl Future<Output = Result<T, ChainError>>,
-) -> Result<T, ChainError> {
-    match tokio::time::timeout(CALL_DEADLINE, call).await {
-        Ok(answer) => answer,
-        Err(_) => Err(ChainError::Timeout { operation, after: CALL_DEADLINE }),
-    }
 }
 
 async fn admit(pace: &Pace, operation: &'static str) -> Result<(), ChainError> {
@@ -266,11 +280,9 @@ pub(crate) fn refused<E: Into<Cause>>(operation: &'static str) -> impl Fn(E) -> 
                     return of_code(operation, user.code, &user.message, user.data.as_deref().map(RawValue::get));
                 }
                 Some(subxt::rpcs::Error::Client(client)) => {
-                    return match client.downcast_ref::<ChainErrorInside>() {
-                        Some(ChainErrorInside(error)) => error.lock().take(),
-                        None => None,
-                    }
-                    .unwrap_or(ChainError::Disconnected { operation });
+                    let ours = client.downcast_ref::<ChainErrorInside>();
+                    let ours = ours.and_then(|ChainErrorInside(error)| error.lock().take());
+                    return ours.map_or(ChainError::Disconnected { operation }, |error| error.during(operation));
                 }
                 Some(subxt::rpcs::Error::DisconnectedWillReconnect(_)) => {
                     return ChainError::Disconnected { operation };
@@ -297,12 +309,8 @@ impl From<ChainError> for subxt::rpcs::Error {
 /// What subxt asks goes the same way.
 impl RpcClientT for Rpc {
     fn request_raw<'a>(&'a self, method: &'a str, params: Option<Box<RawValue>>) -> RawRpcFuture<'a, Box<RawValue>> {
-        Box::pin(async move {
-            self.admit("a call").await?;
-            let answer = RpcClientT::request_raw(&self.inner.client, method, params);
-            let answer = deadline("a call", async { Ok(answer.await) }).await?;
-            self.notice(answer)
-        })
+        let ask = move || RpcClientT::request_raw(&self.inner.client, method, params.clone());
+        Box::pin(self.asked("a call", ask))
     }
 
     fn subscribe_raw<'a>(
@@ -311,24 +319,32 @@ impl RpcClientT for Rpc {
         params: Option<Box<RawValue>>,
         unsub: &'a str,
     ) -> RawRpcFuture<'a, RawRpcSubscription> {
-        Box::pin(async move {
-            self.admit("a subscription").await?;
-            let answer = RpcClientT::subscribe_raw(&self.inner.client, sub, params, unsub);
-            let answer = deadline("a subscription", async { Ok(answer.await) }).await?;
-            self.notice(answer)
-        })
+        let ask = move || RpcClientT::subscribe_raw(&self.inner.client, sub, params.clone(), unsub);
+        Box::pin(self.asked("a subscription", ask))
     }
 }
 
 impl Rpc {
-    /// Slows down when an answer to subxt is a complaint.
-    fn notice<T>(&self, answer: Result<T, subxt::rpcs::Error>) -> Result<T, subxt::rpcs::Error> {
-        if let Err(subxt::rpcs::Error::User(user)) = &answer
-            && RATE_LIMIT_CODES.contains(&user.code)
-        {
+    /// Asks for subxt when it is this one's turn, and slows down when the answer is a complaint.
+    async fn asked<'a, T>(
+        &'a self,
+        operation: &'static str,
+        ask: impl Fn() -> RawRpcFuture<'a, T> + Send,
+    ) -> Result<T, subxt::rpcs::Error> {
+        let mut retries = self.retries;
+        loop {
+            self.admit(operation).await?;
+            let answer = self.in_time(operation, ask()).await?;
+            let Err(subxt::rpcs::Error::User(user)) = &answer else { return answer };
+            if !RATE_LIMIT_CODES.contains(&user.code) {
+                return answer;
+            }
             self.inner.pace.strike(None);
+            if retries == 0 {
+                return answer;
+            }
+            retries -= 1;
         }
-        answer
     }
 }
 
@@ -348,7 +364,7 @@ async fn handshake_with(endpoint: &str, handshake: Handshake) -> Result<WsClient
         .enable_ws_ping(ping);
     Ok(if url.scheme() == "wss" {
         let name = ServerName::try_from(host)?;
-        let stream = tls().connect(name, tcp).await?;
+        let stream = tls().connect(name, tcp).await.map_err(untrusted)?;
         builder.build_with_stream(endpoint, Overheard { stream, handshake }).await?
     } else {
         builder.build_with_stream(endpoint, Overheard { stream: tcp, handshake }).await?
@@ -360,6 +376,26 @@ fn tls() -> TlsConnector {
     // Without a provider of its own the process would have none; where there is one, it stays.
     let _ = tokio_rustls::rustls::crypto::ring::default_provider().install_default();
     TlsConnector::from(Arc::new(ClientConfig::with_platform_verifier()))
+}
+
+/// A certificate that this machine has no reason to trust.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "its certificate is not trusted: let an authority that this system knows sign it, or name a PEM file with its \
+     authority in the environment variable `SSL_CERT_FILE`"
+)]
+struct Untrusted(#[source] tokio_rustls::rustls::Error);
+
+/// Tells a certificate that is refused, which somebody has to mend, from a handshake that broke.
+fn untrusted(error: io::Error) -> Cause {
+    use tokio_rustls::rustls::Error;
+
+    match error.downcast::<Error>() {
+        // Without any authority at all the verifier says something general.
+        Ok(error @ (Error::InvalidCertificate(_) | Error::General(_))) => Untrusted(error).into(),
+        Ok(error) => error.into(),
+        Err(error) => error.into(),
+    }
 }
 
 /// The HTTP status with which a handshake was turned down.

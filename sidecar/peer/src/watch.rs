@@ -64,6 +64,7 @@ impl Watch {
     ///
     /// # Cancel safety
     /// Nothing is lost when the future is dropped.
+    #[expect(clippy::missing_panics_doc, reason = "the sender lives as long as the registry, which is held here")]
     pub async fn next(&mut self) -> WatchEvent {
         loop {
             // Taken note of before looking: what comes after the look wakes.

@@ -73,6 +73,7 @@ impl Running {
         let mut config = SubmitConfig::new(network.endpoints.clone(), folder.join("extrinsics"));
         config.genesis_hash = network.genesis_hash;
         config.era_blocks = ERA_BLOCKS;
+        config.paces = signer.chain.paces();
         let reveals = Reveals::open(&folder.join("reveals")).map_err(|error| error.to_string())?;
         let submitter = Submitter::spawn(config, signer.pair.clone(), Arc::new(gate))
             .map_err(|error| format!("{:#}", anyhow::Error::from(error)))?;

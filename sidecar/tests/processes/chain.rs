@@ -1,13 +1,15 @@
 //! A development chain as a process.
 
 use std::io::{BufRead, BufReader};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use serde_json::{Value, json};
-use sidecar_util::BlockHash;
+use sidecar_util::{BlockHash, Hotkey};
 use tempfile::TempDir;
 
+use super::pod::exchange;
 use super::{free_address, pair};
 
 /// A chain with 250 ms blocks and subnet 1. It is killed when this is dropped.
@@ -76,6 +78,38 @@ impl Devchain {
 
     pub(crate) fn endpoint(&self) -> String {
         format!("ws://{}", self.address)
+    }
+
+    /// One JSON-RPC call.
+    pub(crate) fn call(&self, method: &str, parameters: &Value) -> Value {
+        let stream = TcpStream::connect(&self.address).unwrap();
+        let request = json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": parameters}).to_string();
+        let headers = [("Content-Type".to_owned(), "application/json".to_owned())];
+        let (status, _, body) = exchange(stream, "POST", "/", &headers, request.as_bytes()).unwrap();
+        let mut answer: Value = serde_json::from_slice(&body).unwrap();
+        assert!(status == 200 && answer.get("error").is_none(), "{method} {parameters}: {answer}");
+        answer["result"].take()
+    }
+
+    /// Every extrinsic of every block that an account signed, with its block.
+    pub(crate) fn signed_by(&self, account: &Hotkey) -> Vec<(u64, Vec<u8>)> {
+        let header = self.call("chain_getHeader", &json!([]));
+        let last = u64::from_str_radix(header["number"].as_str().unwrap().trim_start_matches("0x"), 16).unwrap();
+        // Signed, version 4, by an account id.
+        let head = [&[0x84, 0][..], account.as_bytes()].concat();
+        let mut found = Vec::new();
+        for block in 0..=last {
+            let hash = self.call("chain_getBlockHash", &json!([block]));
+            let body = self.call("chain_getBlock", &json!([hash]));
+            for extrinsic in body["block"]["extrinsics"].as_array().unwrap() {
+                let bytes = hex::decode(extrinsic.as_str().unwrap().trim_start_matches("0x")).unwrap();
+                // Behind its length, which takes one, two or four bytes.
+                if [1, 2, 4].iter().any(|length| bytes.get(*length..).is_some_and(|rest| rest.starts_with(&head))) {
+                    found.push((block, bytes));
+                }
+            }
+        }
+        found
     }
 
     /// Sends a transaction and waits for its block.

@@ -10,7 +10,10 @@ mod group;
 mod pod;
 mod signer;
 mod single;
+mod takeover;
+mod tls;
 mod traces;
+mod wire;
 
 use std::net::TcpListener;
 use std::time::{Duration, Instant};

@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -26,6 +26,8 @@ pub(crate) struct Pod {
     pub(crate) peer: String,
     /// Flags beside those that every pod has.
     pub(crate) flags: Vec<String>,
+    /// Environment variables beside those of this process.
+    pub(crate) environment: Vec<(&'static str, String)>,
     kind: &'static str,
     http: String,
     directory: TempDir,
@@ -45,7 +47,16 @@ impl Pod {
         let directory = tempfile::tempdir().unwrap();
         std::fs::write(directory.path().join("hotkey"), format!("0x{}\n", hex::encode(seed(id)))).unwrap();
         let (http, peer) = (free_address(), free_address());
-        Self { hotkey: pair(id).hotkey(), peer, flags: vec![], kind, http, directory, process: None }
+        Self {
+            hotkey: pair(id).hotkey(),
+            peer,
+            flags: vec![],
+            environment: vec![],
+            kind,
+            http,
+            directory,
+            process: None,
+        }
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -93,6 +104,7 @@ impl Pod {
             .arg("--socket")
             .arg(self.path("sidecar.sock"))
             .args(&self.flags)
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null());
         command
     }
@@ -138,11 +150,7 @@ impl Pod {
 
     /// Sends a body over the unix socket.
     pub(crate) fn post(&self, path: &str, headers: &[(&str, &str)], body: &Value) -> Option<Answer> {
-        let stream = UnixStream::connect(self.path("sidecar.sock")).ok()?;
-        stream.set_read_timeout(Some(6 * ANSWER_DEADLINE)).unwrap();
-        let mut all = vec![("content-type", "application/json")];
-        all.extend(headers);
-        send(stream, "POST", path, &all, &body.to_string())
+        post(&self.path("sidecar.sock"), path, headers, body)
     }
 
     /// The same over TCP.
@@ -180,6 +188,15 @@ impl Drop for Pod {
             eprintln!("---- {}\n{}", self.hotkey, std::fs::read_to_string(self.path("log")).unwrap_or_default());
         }
     }
+}
+
+/// Sends a body to whoever listens on a unix socket.
+pub(crate) fn post(socket: &Path, path: &str, headers: &[(&str, &str)], body: &Value) -> Option<Answer> {
+    let stream = UnixStream::connect(socket).ok()?;
+    stream.set_read_timeout(Some(6 * ANSWER_DEADLINE)).unwrap();
+    let mut all = vec![("content-type", "application/json")];
+    all.extend(headers);
+    send(stream, "POST", path, &all, &body.to_string())
 }
 
 fn ask(stream: impl Read + Write, path: &str) -> Option<Answer> {

@@ -19,7 +19,7 @@ fn start(chain: &Devchain, flags: &[&str]) -> Pod {
     pod
 }
 
-fn state(pod: &Pod) -> Option<SignerState> {
+pub(crate) fn state(pod: &Pod) -> Option<SignerState> {
     pod.status().and_then(|status| status.signer).map(|signer| signer.state)
 }
 
@@ -32,11 +32,11 @@ fn epoch(pod: &Pod) -> u64 {
 }
 
 /// Weights of the own neuron alone, which need no permit.
-fn set_weights(pod: &Pod, key: &str) -> Answer {
+pub(crate) fn set_weights(pod: &Pod, key: &str) -> Answer {
     pod.post("/v1/weights", &[("idempotency-key", key)], &json!({"uids": [0], "weights": [1.0]})).unwrap()
 }
 
-fn signal(pod: &Pod, name: &str) {
+pub(crate) fn signal(pod: &Pod, name: &str) {
     let pid = pod.pid().unwrap().to_string();
     assert!(Command::new("kill").args([name, &pid]).status().unwrap().success());
 }

@@ -5,7 +5,6 @@
 //! extrinsic at best.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,11 +26,10 @@ use subxt::{Config, OnlineClient};
 use super::call::Call;
 use super::failure::Refusal;
 use super::journal::{CallResult, ChainEvent, ExtrinsicHash};
-use super::paced::Paced;
 use crate::ChainError;
 use crate::client::check_endpoint;
-use crate::error::Cause;
 use crate::keys::HotkeyPair;
+use crate::pace::Pace;
 use crate::queries::SLOT_DURATION;
 use crate::rpc::{CALL_DEADLINE, Rpc, refused};
 use crate::source::Head;
@@ -104,64 +102,36 @@ pub(crate) struct Link {
     pub(crate) endpoint: String,
     pub(crate) genesis_hash: BlockHash,
     pub(crate) block_time: Option<Duration>,
-    /// Deadline of a call, where the node does not limit them.
-    deadline: Duration,
-    /// Knows whether it does.
-    pace: Arc<Paced<Rpc>>,
     bodies: parking_lot::Mutex<BTreeMap<H256, Arc<Body>>>,
 }
 
 impl Link {
-    pub(crate) async fn connect(endpoint: &str) -> Result<Self, ChainError> {
+    pub(crate) async fn connect(endpoint: &str, pace: Arc<Pace>) -> Result<Self, ChainError> {
         check_endpoint(endpoint)?;
-        let pace = Arc::new(Paced::new(Rpc::connect(endpoint, Arc::default()).await?));
-        let rpc = RpcClient::new(pace.clone());
+        let connection = Rpc::connect(endpoint, pace).await?.insisting();
+        let rpc = RpcClient::new(connection.clone());
         let methods = LegacyRpcMethods::new(rpc.clone());
         let backend = LegacyBackend::<ChainConfig>::builder().build(rpc);
-        let operation = "the genesis hash";
-        let opening = async {
-            let client = OnlineClient::from_backend_with_config(ChainConfig::new(), Arc::new(backend)).await?;
-            let at = client.at_current_block().await?;
-            Ok::<_, subxt::Error>((client, at))
-        };
-        let (client, at) = tokio::time::timeout(CALL_DEADLINE, opening)
-            .await
-            .map_err(|_| ChainError::Timeout { operation, after: CALL_DEADLINE })?
-            .map_err(refused(operation))?;
+        let client = OnlineClient::from_backend_with_config(ChainConfig::new(), Arc::new(backend)).await;
+        let client = client.map_err(refused("the genesis hash"))?;
+        let at = client.at_current_block().await.map_err(refused("the runtime's metadata"))?;
         let block_time = block_time(&at);
-        let deadline = block_time
-            .map_or(CALL_DEADLINE, |time| (time * CALL_DEADLINE_BLOCKS).clamp(CALL_DEADLINE_MIN, CALL_DEADLINE));
+        if let Some(time) = block_time {
+            connection.set_deadline((time * CALL_DEADLINE_BLOCKS).clamp(CALL_DEADLINE_MIN, CALL_DEADLINE));
+        }
         Ok(Self {
             hasher: *at.hasher(),
             genesis_hash: BlockHash(client.genesis_hash().0),
             endpoint: endpoint.to_owned(),
             bodies: parking_lot::Mutex::default(),
             block_time,
-            deadline,
-            pace,
             methods,
             client,
         })
     }
 
-    /// Calls that stand in a line have to wait for their turn as well.
-    fn deadline(&self) -> Duration {
-        if self.pace.is_slow() { CALL_DEADLINE } else { self.deadline }
-    }
-
-    async fn call<T, E: Into<Cause>>(
-        &self,
-        operation: &'static str,
-        call: impl Future<Output = Result<T, E>>,
-    ) -> Result<T, ChainError> {
-        match tokio::time::timeout(self.deadline(), call).await {
-            Ok(answer) => answer.map_err(refused(operation)),
-            Err(_) => Err(ChainError::Timeout { operation, after: self.deadline() }),
-        }
-    }
-
     async fn header(&self, hash: Option<H256>) -> Result<(Head, Header), ChainError> {
-        let header = self.call("a header", self.methods.chain_get_header(hash)).await?;
+        let header = self.methods.chain_get_header(hash).await.map_err(refused("a header"))?;
         let header = header.ok_or_else(|| no_block("a header"))?;
         let hash = self.hasher.hash(&header.encode());
         Ok((Head { number: header.number, hash: BlockHash(hash.0) }, header))
@@ -169,7 +139,7 @@ impl Link {
 
     /// The best and the last final block.
     pub(crate) async fn tips(&self) -> Result<Tips, ChainError> {
-        let hash = self.call("the finalised head", self.methods.chain_get_finalized_head()).await?;
+        let hash = self.methods.chain_get_finalized_head().await.map_err(refused("the finalised head"))?;
         // After the finalised one, so that it is never below it.
         let (best, _) = self.header(None).await?;
         let (finalized, _) = if hash.0 == best.hash.0 {
@@ -184,20 +154,20 @@ impl Link {
     /// Wakes the caller at every new block. What the block is, it has to ask.
     pub(crate) async fn wakeups(&self) -> Result<BoxStream<'static, Result<(), ChainError>>, ChainError> {
         let operation = "the subscription of new heads";
-        let heads = self.call(operation, self.methods.chain_subscribe_new_heads()).await?;
+        let heads = self.methods.chain_subscribe_new_heads().await.map_err(refused(operation))?;
         Ok(heads.map(|head| head.map(drop).map_err(refused("a new head"))).boxed())
     }
 
     /// The block with the metadata of its runtime.
     pub(crate) async fn at(&self, head: Head) -> Result<AtBlock, ChainError> {
         let block = BlockRef::from_hash(H256(head.hash.0));
-        self.call("the runtime's metadata", self.client.at_block_hash_and_number(block, head.number)).await
+        self.client.at_block_hash_and_number(block, head.number).await.map_err(refused("the runtime's metadata"))
     }
 
     /// The block of that number on the best chain.
     pub(crate) async fn at_number(&self, number: u64) -> Result<AtBlock, ChainError> {
         let operation = "a block hash";
-        let hash = self.call(operation, self.methods.chain_get_block_hash(Some(number.into()))).await?;
+        let hash = self.methods.chain_get_block_hash(Some(number.into())).await.map_err(refused(operation))?;
         let hash = hash.ok_or_else(|| no_block(operation))?;
         self.at(Head { number, hash: BlockHash(hash.0) }).await
     }
@@ -217,13 +187,12 @@ impl Link {
         let address = subxt::dynamic::storage::<K, V>(pallet, entry);
         let storage = at.storage();
         let fetch = storage.try_fetch(address, keys);
-        let value = match tokio::time::timeout(self.deadline(), fetch).await {
-            Err(_) => return Err(ChainError::Timeout { operation: "a value of the chain", after: self.deadline() }),
-            Ok(Err(subxt::error::StorageError::CannotFetchValue(error))) => {
+        let value = match fetch.await {
+            Err(subxt::error::StorageError::CannotFetchValue(error)) => {
                 return Err(refused("a value of the chain")(error));
             }
-            Ok(Err(error)) => return Err(ChainError::Decode { what: entry, source: error.into() }),
-            Ok(Ok(value)) => value,
+            Err(error) => return Err(ChainError::Decode { what: entry, source: error.into() }),
+            Ok(value) => value,
         };
         value
             .map(|value| value.decode())
@@ -243,7 +212,7 @@ impl Link {
         R: DecodeAsType,
     {
         let call = subxt::dynamic::runtime_api_call::<_, R>(api, method, arguments);
-        self.call(method, at.runtime_apis().call(call)).await
+        at.runtime_apis().call(call).await.map_err(refused(method))
     }
 
     /// The nonce of an account: how many extrinsics of it are in blocks up to this one.
@@ -254,7 +223,7 @@ impl Link {
             Some(account.as_bytes().as_slice()),
             Some(H256(at.hash.0)),
         );
-        let bytes = self.call(operation, call).await?;
+        let bytes = call.await.map_err(refused(operation))?;
         let decode = |bytes: &[u8]| match bytes.len() {
             4 => u32::decode(&mut &*bytes).map(u64::from),
             _ => u64::decode(&mut &*bytes),
@@ -296,16 +265,14 @@ impl Link {
 
     /// Hands bytes to the node's pool. What the pool says is a value; an error is a lost connection or a deadline.
     pub(crate) async fn submit(&self, bytes: &[u8]) -> Result<Result<(), Refusal>, ChainError> {
-        let operation = "the submission";
-        match tokio::time::timeout(self.deadline(), self.methods.author_submit_extrinsic(bytes)).await {
-            Ok(Ok(_)) => Ok(Ok(())),
-            Ok(Err(subxt::rpcs::Error::User(error))) => {
+        match self.methods.author_submit_extrinsic(bytes).await {
+            Ok(_) => Ok(Ok(())),
+            Err(subxt::rpcs::Error::User(error)) => {
                 let data = error.data.as_deref().map(|data| data.get().trim_matches('"').to_owned());
                 let text = data.map_or_else(|| error.message.clone(), |data| format!("{}: {data}", error.message));
                 Ok(Err(Refusal { code: error.code, text }))
             }
-            Ok(Err(error)) => Err(refused(operation)(error)),
-            Err(_) => Err(ChainError::Timeout { operation, after: self.deadline() }),
+            Err(error) => Err(refused("the submission")(error)),
         }
     }
 
@@ -325,7 +292,7 @@ impl Link {
         if number > last.saturating_add(far) {
             number = last;
             let operation = "a block hash";
-            let found = self.call(operation, self.methods.chain_get_block_hash(Some(last.into()))).await?;
+            let found = self.methods.chain_get_block_hash(Some(last.into())).await.map_err(refused(operation))?;
             hash = found.ok_or_else(|| no_block(operation))?;
         }
         while number >= first {
@@ -348,7 +315,7 @@ impl Link {
             return Ok(body.clone());
         }
         let operation = "a block";
-        let block = self.call(operation, self.methods.chain_get_block(Some(hash))).await?;
+        let block = self.methods.chain_get_block(Some(hash)).await.map_err(refused(operation))?;
         let block = block.ok_or_else(|| no_block(operation))?.block;
         let body = Arc::new(Body {
             number: block.header.number,
@@ -372,7 +339,7 @@ impl Link {
         // A block that brings a new runtime was still run by the old one, and speaks its language.
         let parent = Head { number: found.block.number.saturating_sub(1), hash: BlockHash(body.parent.0) };
         let read = async {
-            let bytes = self.call(operation, self.methods.state_get_storage(&EVENTS_KEY, Some(hash))).await?;
+            let bytes = self.methods.state_get_storage(&EVENTS_KEY, Some(hash)).await.map_err(refused(operation))?;
             Ok::<_, ChainError>((self.at(parent).await?, bytes.unwrap_or_default()))
         };
         let (at, bytes) = match read.await {

@@ -30,6 +30,7 @@ use super::journal::{Attempt, CallResult, Entry, Fate, Journal, JournalError, Re
 use super::link::{Found, Link, SignError, Signed, Tips};
 use crate::ChainError;
 use crate::keys::HotkeyPair;
+use crate::pace::Paces;
 
 /// Intents that may be open at a time. A hotkey makes a handful of calls an hour.
 const OPEN_MAX: usize = 64;
@@ -82,6 +83,8 @@ pub struct SubmitConfig {
     pub era_blocks: u64,
     /// How long a caller waits for an outcome before it is told that there is none yet.
     pub patience: Duration,
+    /// How fast the endpoints may be asked: those of the querier, where there is one.
+    pub paces: Paces,
     /// Watches the steps; for tests.
     pub probe: Option<Arc<dyn Probe>>,
 }
@@ -89,7 +92,15 @@ pub struct SubmitConfig {
 impl SubmitConfig {
     /// The defaults for some endpoints and a journal.
     pub fn new(endpoints: Vec<String>, journal_dir: PathBuf) -> Self {
-        Self { endpoints, genesis_hash: None, journal_dir, era_blocks: ERA_BLOCKS, patience: PATIENCE, probe: None }
+        Self {
+            endpoints,
+            genesis_hash: None,
+            journal_dir,
+            era_blocks: ERA_BLOCKS,
+            patience: PATIENCE,
+            paces: Paces::default(),
+            probe: None,
+        }
     }
 }
 
@@ -461,7 +472,7 @@ impl Worker {
                 self.give_up("no chain endpoint is configured: give at least one ws:// or wss:// address");
             } else {
                 let endpoint = self.config.endpoints[self.endpoint % count].clone();
-                let error = match Link::connect(&endpoint).await {
+                let error = match Link::connect(&endpoint, self.config.paces.of(&endpoint)).await {
                     Ok(link) => match self.config.genesis_hash {
                         Some(expected) if expected != link.genesis_hash => {
                             let error = SubmitError::Genesis { expected, found: link.genesis_hash };

@@ -1,5 +1,6 @@
 //! What goes wrong on the way, each named after the report of those it hurt.
 
+use std::io::{Read, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -111,6 +112,53 @@ async fn sockets_that_drop_at_any_reply_lead_to_one_submission_each() {
     // The last cuts may come after the end of a quick submission.
     assert!(struck >= cuts.len() / 2, "{struck} of {}", cuts.len());
     assert_eq!(lab.count(WEIGHTS_SET.0, WEIGHTS_SET.1).await, cuts.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_limited_endpoint_is_asked_once_a_second_and_takes_each_submission_once() {
+    // Each block that may hold the extrinsic is a call, so that one call a second does not keep up with fast blocks.
+    let lab = Lab::start(&json!({}), &["--block-time", "4s"]);
+    lab.fault(&json!({ "kind": "rate_limit", "per_second": 1 }));
+    let submitter = lab.submitter();
+    let included = |key: &str| Intent { wait: Wait::Included, ..intent(key, set_weights(&[1], &[1])) };
+    submitter.handle().submit(included("first")).await.unwrap();
+    // What met the limit was the first call that was one too many, and what was under way beside it.
+    let struck = lab.struck("rate_limit");
+    assert!((1..=3).contains(&struck), "{struck}");
+    submitter.handle().submit(included("second")).await.unwrap();
+    assert_eq!(lab.struck("rate_limit"), struck, "from then on the pace is kept");
+    lab.lift("rate_limit");
+    // Asked for again it is no other one; now it is final, and counted below.
+    submit(&submitter, "second", set_weights(&[1], &[1])).await.unwrap();
+    assert_eq!(lab.count(WEIGHTS_SET.0, WEIGHTS_SET.1).await, 2);
+    submitter.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_endpoint_that_asked_for_silence_is_not_asked_by_the_next_submitter_either() {
+    let lab = Lab::start(&json!({}), &[]);
+    let limited = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let endpoint = format!("ws://{}", limited.local_addr().unwrap());
+    let asked = Arc::new(AtomicU32::new(0));
+    let counted = asked.clone();
+    std::thread::spawn(move || {
+        for stream in limited.incoming().map_while(Result::ok) {
+            counted.fetch_add(1, Ordering::SeqCst);
+            let mut request = [0; 4096];
+            let _ = (&stream).read(&mut request);
+            let answer = "HTTP/1.1 429 Too Many Requests\r\nRetry-After: 240\r\nContent-Length: 0\r\n\r\n";
+            let _ = (&stream).write_all(answer.as_bytes());
+        }
+    });
+    let config = SubmitConfig { endpoints: vec![endpoint, lab.endpoint.clone()], ..lab.config() };
+    for key in ["a", "b"] {
+        // The paces outlive the submitter, as they do when a Network's description changes.
+        let submitter = Submitter::spawn(config.clone(), alice(), Arc::new(OpenGate)).unwrap();
+        submit(&submitter, key, set_weights(&[1], &[1])).await.unwrap();
+        submitter.shutdown().await;
+    }
+    assert_eq!(asked.load(Ordering::SeqCst), 1);
+    assert_eq!(lab.count(WEIGHTS_SET.0, WEIGHTS_SET.1).await, 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -92,8 +92,10 @@ impl Lab {
         });
         std::fs::write(directory.path().join("genesis.json"), genesis.to_string()).unwrap();
         let program = program();
+        let fast: &[&str] = if args.contains(&"--block-time") { &[] } else { &["--block-time", "250ms"] };
         let mut process = Command::new(&program)
-            .args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--block-time", "250ms", "--history", "4096"])
+            .args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--history", "4096"])
+            .args(fast)
             .arg("--genesis")
             .arg(directory.path().join("genesis.json"))
             .args(args)
@@ -139,6 +141,16 @@ impl Lab {
 
     pub(crate) fn lift(&self, kind: &str) {
         self.admin().request("DELETE", &format!("/faults/{kind}"), "");
+    }
+
+    /// How often a fault that is on struck.
+    pub(crate) fn struck(&self, kind: &str) -> u64 {
+        let answer = self.admin().send("GET", "/faults", "");
+        let faults = &answer[answer.find("\r\n\r\n").unwrap()..];
+        // Chunked or not, the list is the one array in it.
+        let list = &faults[faults.find('[').unwrap()..=faults.rfind(']').unwrap()];
+        let faults: Vec<Json> = serde_json::from_str(list).unwrap();
+        faults.iter().find(|fault| fault["kind"] == kind).map_or(0, |fault| fault["struck"].as_u64().unwrap())
     }
 
     /// Whether a fault with a number of strikes has had them all, and so is off.

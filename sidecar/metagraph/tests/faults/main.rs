@@ -49,6 +49,55 @@ async fn subnet_2_488_a_half_open_socket_is_noticed_within_three_block_times() {
 }
 
 #[tokio::test]
+async fn a_half_open_socket_of_a_fast_chain_is_noticed_within_a_second() {
+    let chain = Chain::fast();
+    let querier = Querier::spawn(chain.config());
+    for _ in 0..3 {
+        let before = synced(&querier).await;
+        let start = Instant::now();
+        chain.fault(&json!({"kind": "half_open", "times": 1}));
+        reason(&querier, "NoNewBlock").await;
+        // The last block may have come up to a block time after the fault was asked for.
+        let noticed = start.elapsed();
+        assert!(noticed <= Duration::from_millis(1_000 + 500), "{noticed:?}");
+        synced_after(&querier, &before).await;
+    }
+    querier.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_busy_machine_and_a_large_subnet_are_no_dead_socket() {
+    let chain = Chain::start(&large_genesis(1024), &["--block-time", "250ms"]);
+    let querier = Querier::spawn(chain.config());
+    let before = synced(&querier).await;
+    // Twice as many busy threads as there are processors, beside the chain and the refreshes of four blocks a second.
+    let busy = Arc::new(std::sync::atomic::AtomicBool::new(true));
+    let processors = std::thread::available_parallelism().unwrap().get();
+    let threads: Vec<_> = (0..2 * processors)
+        .map(|_| {
+            let busy = busy.clone();
+            std::thread::spawn(move || while busy.load(std::sync::atomic::Ordering::Relaxed) {})
+        })
+        .collect();
+    let start = Instant::now();
+    let mut problems = Vec::new();
+    let mut watch = querier.watch();
+    while start.elapsed() < Duration::from_secs(8) {
+        if tokio::time::timeout(Duration::from_secs(1), watch.changed()).await.is_ok() {
+            problems.extend(watch.borrow_and_update().problem.clone());
+        }
+    }
+    busy.store(false, std::sync::atomic::Ordering::Relaxed);
+    for thread in threads {
+        thread.join().unwrap();
+    }
+    assert_eq!(problems, []);
+    let view = synced_after(&querier, &before).await;
+    assert_eq!(view.endpoints[0].last_failure, None, "{view:?}");
+    querier.shutdown().await;
+}
+
+#[tokio::test]
 async fn allways_724_callers_are_answered_while_the_socket_is_dead() {
     let chain = Chain::fast();
     let querier = Querier::spawn(chain.config());
