@@ -459,6 +459,11 @@ impl Signer {
                 // Nobody knows when this view was asked for, so it says nothing of what was signed until now.
                 let unknown = clock::Moment { boot: Duration::ZERO, wall: Duration::ZERO };
                 self.lease.looked(unknown, look.block, look.block);
+                if self.lease.look_is_due()
+                    && let Err(cause) = self.look_anew().await
+                {
+                    warn!(%cause, "what the signer before has sent is not known yet");
+                }
                 let due = nonce_at.is_none_or(|at| look.block >= at + NONCE_BLOCKS || look.block < at);
                 let looked = if due { self.with_nonce(look).await } else { Ok(look) };
                 match looked {
@@ -502,6 +507,16 @@ impl Signer {
                 look.block
             }
         }
+    }
+
+    /// Asks the chain now, for who has to know that the answer is not from before; returns its newest final block.
+    async fn look_anew(&self) -> Result<u64, Refusal> {
+        let asked = self.lease.now();
+        let view = self.chain.refresh().await.map_err(|problem| Refusal::NotLooked(problem.to_string()))?;
+        let metagraph = view.metagraph.as_ref();
+        let block = metagraph.ok_or_else(|| Refusal::NotLooked("the chain was not read yet".to_owned()))?.block;
+        self.lease.looked(asked, block, block);
+        Ok(block)
     }
 
     fn look_of(&self, view: &ChainView) -> Option<Look> {

@@ -290,10 +290,14 @@ async fn the_fence_is_written_before_an_extrinsic_is_permitted_and_binds_the_nex
 async fn a_lease_made_anew_holds_extrinsics_back_for_as_long_as_the_one_removed_could_have_signed() {
     let (server, client) = ApiServer::start();
     let sidecar = Sidecar::start(&client, "a");
+    seconds(1).await;
+    assert!(!sidecar.lease.look_is_due(), "the holder before may sign still");
     sidecar.held().await;
     assert_eq!(sidecar.lease.permit_extrinsic(116, 100).await, Err(NotHeld::NotLooked));
+    assert!(sidecar.lease.look_is_due());
     let mortality = Rules::KUBERNETES.mortality_blocks;
     sidecar.lease.looked(sidecar.lease.now(), 101, 100);
+    assert!(!sidecar.lease.look_is_due());
     let fenced = NotHeld::Fenced { fence: 101 + mortality, finalized: 100 };
     assert_eq!(sidecar.lease.permit_extrinsic(116, 100).await, Err(fenced));
     // The next holder has to wait as well, even if this one goes at once.
