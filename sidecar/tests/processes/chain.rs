@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use sidecar_util::BlockHash;
 use tempfile::TempDir;
 
+use super::rpc::Rpc;
 use super::{free_address, pair};
 
 /// A chain with 250 ms blocks and subnet 1. It is killed when this is dropped.
@@ -15,6 +16,8 @@ pub(crate) struct Devchain {
     process: Option<Child>,
     address: String,
     directory: TempDir,
+    /// Flags beside those that every chain has.
+    pub(crate) flags: Vec<String>,
     pub(crate) genesis_hash: Option<BlockHash>,
 }
 
@@ -39,10 +42,14 @@ impl Devchain {
 
     /// A chain with these neurons, as a genesis file has them; not started yet.
     pub(crate) fn with_neurons(neurons: &[Value]) -> Self {
-        let genesis = json!({"subnets": [{"netuid": 1, "hyperparameters": {"tempo": 10}, "neurons": neurons}]});
+        Self::with_genesis(&json!({"subnets": [{"netuid": 1, "hyperparameters": {"tempo": 10}, "neurons": neurons}]}))
+    }
+
+    /// A chain with this genesis file; not started yet.
+    pub(crate) fn with_genesis(genesis: &Value) -> Self {
         let directory = tempfile::tempdir().unwrap();
         std::fs::write(directory.path().join("genesis.json"), genesis.to_string()).unwrap();
-        Self { process: None, address: free_address(), directory, genesis_hash: None }
+        Self { process: None, address: free_address(), directory, flags: vec![], genesis_hash: None }
     }
 
     pub(crate) fn run(&mut self) {
@@ -53,6 +60,7 @@ impl Devchain {
             .arg(self.directory.path().join("genesis.json"))
             .arg("--state-dir")
             .arg(self.directory.path().join("state"))
+            .args(&self.flags)
             .stdout(Stdio::piped())
             .spawn()
             .unwrap_or_else(|error| {
@@ -74,15 +82,30 @@ impl Devchain {
         }
     }
 
+    /// Its JSON-RPC, for questions that go past the sidecar.
+    pub(crate) fn rpc(&self) -> Rpc<'_> {
+        Rpc { address: &self.address, genesis_hash: self.genesis_hash.unwrap() }
+    }
+
     pub(crate) fn endpoint(&self) -> String {
         format!("ws://{}", self.address)
     }
 
     /// Sends a transaction and waits for its block.
     pub(crate) fn transact(&self, arguments: &[&str]) {
+        self.client("tx", arguments);
+    }
+
+    /// What the chain's own program reads from it, in its newest block.
+    pub(crate) fn query(&self, arguments: &[&str]) -> Value {
+        serde_json::from_slice(&self.client("query", &[arguments, &["--json"]].concat())).unwrap()
+    }
+
+    fn client(&self, command: &str, arguments: &[&str]) -> Vec<u8> {
         let output =
-            Command::new(program()).arg("tx").args(arguments).args(["--url", &self.endpoint()]).output().unwrap();
+            Command::new(program()).arg(command).args(arguments).args(["--url", &self.endpoint()]).output().unwrap();
         assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        output.stdout
     }
 }
 
