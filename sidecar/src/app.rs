@@ -12,12 +12,11 @@ use sidecar_util::http::NodeKind;
 use tokio::sync::watch;
 
 use crate::axon::requests::Requests;
-use crate::http::Recent;
+use crate::http::{Recent, Watchers};
 use crate::metrics::Metrics;
 use crate::network_file::NetworkFile;
 use crate::reads::{ChainReads, QuerierReads};
 use crate::signer::Signer;
-use crate::watch::Watch;
 
 /// Everything that requests are answered from.
 pub(crate) struct App {
@@ -39,8 +38,8 @@ pub(crate) struct App {
     pub(crate) requests: OnceLock<Arc<Requests>>,
     /// What else is read from the chain.
     pub(crate) reads: Arc<dyn ChainReads>,
-    /// Changes of the registry, for those who watch.
-    pub(crate) watch: Watch,
+    /// Those who watch the registry.
+    pub(crate) watchers: Watchers,
     /// What several requests are answered from alike.
     pub(crate) recent: Recent,
     /// Signs with the hotkey, once it is there.
@@ -63,7 +62,7 @@ impl App {
             Arc::new(Metrics::new((kind, hotkey), chain.clone(), registry.clone(), group.clone(), file.error.clone()));
         let verifier = Verifier::new(Arc::new(ChainFacts(chain.clone())), verify_rules(&file.network.borrow()));
         let reads = Arc::new(QuerierReads { chain: chain.clone(), network: file.network.clone() });
-        let (watch, recent) = (Watch::new(), Recent::default());
+        let (watchers, recent) = (Watchers::default(), Recent::default());
         Self {
             kind,
             hotkey,
@@ -75,7 +74,7 @@ impl App {
             requests: OnceLock::new(),
             signer: OnceLock::new(),
             reads,
-            watch,
+            watchers,
             recent,
             metrics,
         }

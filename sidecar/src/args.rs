@@ -108,7 +108,7 @@ pub struct NodesArgs {
     /// Whether its weights are recent enough to count: true or false.
     #[arg(long)]
     pub active: Option<String>,
-    /// Whether it was reached lately: true or false.
+    /// Whether something took a connection at its axon when it was last tried: true or false.
     #[arg(long)]
     pub reachable: Option<String>,
     /// Only those of this owner.

@@ -27,6 +27,7 @@ pub(crate) mod serve;
 
 pub(crate) use connections::Refusal;
 pub(crate) use recent::Recent;
+pub(crate) use watch::Watchers;
 
 use std::convert::Infallible;
 use std::sync::Arc;

@@ -16,13 +16,14 @@ use crate::app::{App, verify_rules};
 /// Carries every metagraph on until `stop`.
 pub(crate) async fn run(app: Arc<App>, stop: CancellationToken) {
     let (mut chain, mut networks, mut groups) = (app.chain.watch(), app.file.network.clone(), app.group.clone());
+    let mut block_hash = None;
     loop {
         let view = chain.borrow_and_update().clone();
         let network = networks.borrow_and_update().clone();
         let group = groups.borrow_and_update().clone();
         if let Some(metagraph) = &view.metagraph {
             take_in(&app, metagraph, &network, group.as_ref());
-            if app.watch.block(metagraph)
+            if block_hash.replace(metagraph.block_hash) != Some(metagraph.block_hash)
                 && let Some(time) = view.refresh_time
             {
                 app.metrics.chain_refresh(time);
@@ -65,7 +66,6 @@ pub(crate) fn announce(app: &App, change: &Change) {
     app.verifier.forget(&change.hotkey);
     let Some(event) = change.event() else { return };
     app.metrics.registry_event(event);
-    app.watch.changed(change, event);
     let Some(entry) = change.after.as_ref().or(change.before.as_ref()) else { return };
     let (event, hotkey, uid, block) = (event.name(), entry.hotkey, entry.uid, entry.block);
     match entry.kind {

@@ -17,7 +17,6 @@ mod peer_tls;
 mod reads;
 mod run;
 mod signer;
-mod watch;
 
 pub mod args;
 pub mod cli;

@@ -107,7 +107,7 @@ pub async fn run(config: Config, pair: HotkeyPair) -> anyhow::Result<()> {
     };
     info!(failed = outcome.is_err(), "sidecar stops");
     stop_serving.cancel();
-    app.watch.close();
+    app.watchers.close();
     for server in serving {
         server.await?;
     }

@@ -4,6 +4,7 @@
 //! else: no clock, no order of arrival within a block. A validator whose stake fell is out in the very block that says so.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 
 use sidecar_util::http::{EntryState, NodeKind};
 use sidecar_util::{Axon, Coldkey, Hotkey, Metagraph, Neuron, Tao, Uid};
@@ -49,10 +50,8 @@ pub struct Entry {
     pub block: u64,
     /// What peers heard of it.
     pub liveness: Liveness,
-    /// Whether something answers at its axon. A new address has to be found anew.
-    pub reachability: Reachability,
-    /// Since when it is, or is not; absent while that is unknown.
-    pub reachability_since: Option<UnixTime>,
+    /// Whether something answers at its axon; absent while nobody tried. A new address has to be found anew.
+    pub reachability: Option<Reachability>,
 }
 
 impl Entry {
@@ -60,6 +59,15 @@ impl Entry {
     pub fn is_registered(&self) -> bool {
         self.reason != reason::DEREGISTERED
     }
+
+    /// Where it says it can be reached, as an address.
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.axon.as_ref().map(address)
+    }
+}
+
+fn address(axon: &Axon) -> SocketAddr {
+    SocketAddr::new(axon.ip, axon.port)
 }
 
 /// Whether a hotkey gave signs of life.
@@ -75,26 +83,12 @@ pub enum Liveness {
 }
 
 /// Whether something answers under a neuron's address. Who it is that answers, only [`Liveness`] says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
-pub enum Reachability {
-    /// Nobody tried yet, or there is no address.
-    #[default]
-    Unknown,
-    /// Something answered.
-    Reachable,
-    /// Nothing did.
-    Unreachable,
-}
-
-impl Reachability {
-    /// As one word from a closed set.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Unknown => "unknown",
-            Self::Reachable => "reachable",
-            Self::Unreachable => "unreachable",
-        }
-    }
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reachability {
+    /// Whether something took a connection there when it was last tried.
+    pub answers: bool,
+    /// When that was first found, and the same ever since.
+    pub since: UnixTime,
 }
 
 /// The difference for one hotkey.
@@ -182,8 +176,7 @@ fn present(before: Option<&Entry>, neuron: &Neuron, block: u64, rules: &Rules) -
     let is_validator = neuron.validator_permit || heavy || was_validator || rules.declared.contains(&neuron.hotkey);
     let kind = if is_validator { NodeKind::Validator } else { NodeKind::Miner };
     let liveness = before.map(|before| before.liveness).unwrap_or_default();
-    let address = |axon: &Option<Axon>| axon.as_ref().map(|axon| (axon.ip, axon.port));
-    let tried = before.filter(|before| neuron.axon.is_some() && address(&before.axon) == address(&neuron.axon));
+    let tried = before.filter(|before| before.address() == neuron.axon.as_ref().map(address));
     let mut entry = Entry {
         hotkey: neuron.hotkey,
         kind,
@@ -196,8 +189,7 @@ fn present(before: Option<&Entry>, neuron: &Neuron, block: u64, rules: &Rules) -
         axon: neuron.axon.clone(),
         block,
         liveness,
-        reachability: tried.map(|before| before.reachability).unwrap_or_default(),
-        reachability_since: tried.and_then(|before| before.reachability_since),
+        reachability: tried.and_then(|before| before.reachability),
     };
     (entry.state, entry.reason) = standing(&entry, rules.minimum_stake);
     entry.block = block_of_change(before, &entry, block);
@@ -229,8 +221,7 @@ fn absent(before: &Entry, block: u64) -> Option<Entry> {
             reason,
             block,
             liveness: Liveness::Unknown,
-            reachability: Reachability::Unknown,
-            reachability_since: None,
+            reachability: None,
             validator_permit: false,
             axon: None,
             ..before.clone()

@@ -16,4 +16,4 @@ pub mod limits;
 pub use diff::{Change, Entry, Event, Liveness, Reachability, Rules, diff};
 pub use registry::{Registry, Snapshot};
 pub use verify::{Clock, Facts, FactsError, StakeFacts, Verifier, VerifyRules, judge};
-pub use watch::{Watch, WatchEvent, WatchKind};
+pub use watch::{Watch, WatchEvent};

@@ -1,20 +1,21 @@
 //! The registry: every validator and miner of the subnet and where it stands, safe to share.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use sidecar_util::http::{EntryState, NodeKind, RegistryStatus};
-use sidecar_util::{Coldkey, Hotkey, Metagraph, Uid};
-use tokio::sync::broadcast;
+use sidecar_util::{BlockHash, Coldkey, Hotkey, Metagraph, Uid};
+use tokio::sync::watch;
 
 use crate::diff::{Change, Entry, Liveness, Reachability, Rules, block_of_change, diff, standing};
 use crate::handshake::UnixTime;
 use crate::sync::RwLock;
-use crate::watch::{Numbered, Watch};
+use crate::watch::{Watch, WatchEvent};
 
-/// Changes kept for watchers that are slower than the chain: an epoch of a full subnet twice over. Who is further behind
-/// gets a fresh snapshot, which is shorter by then.
-const BEHIND_MAX: usize = 2048;
+/// Events remembered for watchers that are slower than the chain or come back: an epoch of a full subnet twice over, some
+/// 600 bytes each. Who is further behind gets a fresh snapshot, which is shorter by then.
+const REMEMBERED: usize = 2048;
 
 /// Entries by hotkey.
 ///
@@ -24,7 +25,8 @@ const BEHIND_MAX: usize = 2048;
 #[derive(Debug)]
 pub struct Registry {
     state: RwLock<State>,
-    changes: broadcast::Sender<Numbered>,
+    /// Number of the last event, which wakes those who wait for the next one.
+    last: watch::Sender<u64>,
 }
 
 #[derive(Debug, Default)]
@@ -37,15 +39,17 @@ struct State {
     /// Rules of the last metagraph, by which a sign of life is judged too.
     rules: Rules,
     /// Block of the last metagraph.
-    block: Option<u64>,
-    /// Number of the last change.
+    block: Option<(u64, BlockHash)>,
+    /// Number of the last event.
     seq: u64,
+    /// The last events, numbered without a gap up to `seq`.
+    remembered: VecDeque<WatchEvent>,
 }
 
 /// Everything that is known at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Snapshot {
-    /// Number of the last change that is in it.
+    /// Number of the last event that is in it.
     pub seq: u64,
     /// Block of the last metagraph.
     pub block: Option<u64>,
@@ -62,7 +66,10 @@ impl Default for Registry {
 impl Registry {
     /// An empty registry.
     pub fn new() -> Self {
-        Self { state: RwLock::default(), changes: broadcast::Sender::new(BEHIND_MAX) }
+        // Numbers grow over a restart as well, so that none ever means two events: by seconds, with room for a million events
+        // in each, and yet below 2^53, above which JSON numbers are not exact.
+        let seq = UnixTime::now().secs() << 20;
+        Self { state: RwLock::new(State { seq, ..State::default() }), last: watch::Sender::new(seq) }
     }
 
     /// Takes in a metagraph and returns what it changed.
@@ -85,10 +92,14 @@ impl Registry {
                     state.entries.remove(&change.hotkey);
                 }
             }
-            self.publish(&mut state, change);
+            state.remember(|seq| WatchEvent::Entry { seq, change: Arc::new(change.clone()) });
         }
         state.rules.clone_from(rules);
-        state.block = Some(metagraph.block);
+        let (block, block_hash) = (metagraph.block, metagraph.block_hash);
+        if state.block.replace((block, block_hash)) != Some((block, block_hash)) {
+            state.remember(|seq| WatchEvent::Metagraph { seq, block, block_hash });
+        }
+        self.last.send_replace(state.seq);
         changes
     }
 
@@ -110,13 +121,12 @@ impl Registry {
         self.update(hotkey, changes, |entry| entry.liveness = liveness)
     }
 
-    /// Notes whether something answers at the axon of this hotkey. Strangers, and who has no axon, are not noted.
-    pub fn reached(&self, hotkey: &Hotkey, reachability: Reachability, now: UnixTime) -> Option<Change> {
-        let changes = |entry: &Entry| entry.reachability != reachability && entry.axon.is_some();
-        self.update(hotkey, changes, |entry| {
-            entry.reachability = reachability;
-            entry.reachability_since = (reachability != Reachability::Unknown).then_some(now);
-        })
+    /// Notes whether something answers at the address that was asked, if it is still the one of this hotkey.
+    pub fn reached(&self, hotkey: &Hotkey, asked: SocketAddr, answers: bool, now: UnixTime) -> Option<Change> {
+        let changes = |entry: &Entry| {
+            entry.address() == Some(asked) && entry.reachability.is_none_or(|known| known.answers != answers)
+        };
+        self.update(hotkey, changes, |entry| entry.reachability = Some(Reachability { answers, since: now }))
     }
 
     fn update(
@@ -130,7 +140,8 @@ impl Registry {
             return None;
         }
         let mut state = self.state.write();
-        let (minimum_stake, block) = (state.rules.minimum_stake, state.block.unwrap_or_default());
+        let minimum_stake = state.rules.minimum_stake;
+        let block = state.block.map(|(block, _)| block).unwrap_or_default();
         let entry = state.entries.get_mut(hotkey).filter(|entry| changes(entry))?;
         let before = entry.clone();
         change(entry);
@@ -138,29 +149,33 @@ impl Registry {
             if before.is_registered() { standing(entry, minimum_stake) } else { (before.state, before.reason) };
         entry.block = block_of_change(Some(&before), entry, block);
         let change = Change { hotkey: *hotkey, before: Some(before), after: Some(entry.clone()) };
-        self.publish(&mut state, &change);
+        state.remember(|seq| WatchEvent::Entry { seq, change: Arc::new(change.clone()) });
+        self.last.send_replace(state.seq);
         Some(change)
     }
 
-    /// Numbers a change and tells watchers, while the lock is held, so that they hear of changes in their order.
-    fn publish(&self, state: &mut State, change: &Change) {
-        state.seq += 1;
-        if self.changes.receiver_count() > 0 {
-            // An error only says that the last watcher left meanwhile.
-            let _ = self.changes.send(Numbered { seq: state.seq, change: Arc::new(change.clone()) });
+    /// Follows the registry from behind the event with the number `seen`: every later event, or first a snapshot where those
+    /// are not all remembered, or nothing was seen.
+    pub fn watch(self: &Arc<Self>, seen: Option<u64>) -> Watch {
+        Watch::new(Arc::clone(self), self.last.subscribe(), seen)
+    }
+
+    /// What comes next for who has seen the event of this number and all before it; `None` when that was the last one.
+    pub(crate) fn event_after(&self, seen: Option<u64>) -> Option<WatchEvent> {
+        let state = self.state.read();
+        match seen.and_then(|seen| usize::try_from(state.seq.checked_sub(seen)?).ok()) {
+            Some(0) => None,
+            Some(missed) if missed <= state.remembered.len() => {
+                Some(state.remembered[state.remembered.len() - missed].clone())
+            }
+            // Nothing was seen, or what was seen is long ago, or a number that was never given.
+            _ => Some(WatchEvent::Snapshot(state.snapshot())),
         }
     }
 
-    /// Follows the registry: everything that is known, and then every change.
-    pub fn watch(self: &Arc<Self>) -> Watch {
-        Watch::new(Arc::clone(self))
-    }
-
-    /// Everything that is known, and a receiver of every later change.
-    pub(crate) fn follow(&self) -> (Snapshot, broadcast::Receiver<Numbered>) {
-        let state = self.state.read();
-        // Nothing is published while this lock is held.
-        (state.snapshot(), self.changes.subscribe())
+    /// Number of the last event: while it stays the same, so does everything here.
+    pub fn seq(&self) -> u64 {
+        self.state.read().seq
     }
 
     /// Everything that is known.
@@ -191,7 +206,7 @@ impl Registry {
         let state = self.state.read();
         let mut entries: Vec<Entry> = state.entries.values().filter(|entry| entry.kind == kind).cloned().collect();
         entries.sort_by_key(|entry| (entry.uid, entry.hotkey));
-        (state.block, entries)
+        (state.block.map(|(block, _)| block), entries)
     }
 
     /// How many entries there are in which state.
@@ -207,7 +222,17 @@ impl Registry {
 
 impl State {
     fn snapshot(&self) -> Snapshot {
-        Snapshot { seq: self.seq, block: self.block, entries: self.entries.values().cloned().collect() }
+        let block = self.block.map(|(block, _)| block);
+        Snapshot { seq: self.seq, block, entries: self.entries.values().cloned().collect() }
+    }
+
+    /// Numbers an event. The lock is held, so that watchers hear of everything in its order.
+    fn remember(&mut self, event: impl FnOnce(u64) -> WatchEvent) {
+        self.seq += 1;
+        if self.remembered.len() == REMEMBERED {
+            self.remembered.pop_front();
+        }
+        self.remembered.push_back(event(self.seq));
     }
 
     fn index(&mut self, entry: &Entry) {

@@ -54,6 +54,10 @@ mod explored {
     pub(crate) struct RwLock<T>(parking_lot::RwLock<T>);
 
     impl<T> RwLock<T> {
+        pub(crate) fn new(value: T) -> Self {
+            Self(parking_lot::RwLock::new(value))
+        }
+
         pub(crate) fn read(&self) -> RwLockReadGuard<'_, T> {
             acquire(|| self.0.try_read(), || self.0.read())
         }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 use sidecar_peer::handshake::UnixTime;
-use sidecar_peer::{Entry, Event, Liveness, Reachability, Registry, Rules, diff, judge};
+use sidecar_peer::{Entry, Event, Liveness, Registry, Rules, diff, judge};
 use sidecar_util::http::{EntryState, NodeKind};
 use sidecar_util::{Alpha, Axon, AxonProtocol, BlockHash, Hotkey, Metagraph, NetUid, Neuron, Score, Tao, Uid};
 
@@ -102,14 +102,15 @@ proptest! {
                 }
                 Step::Reached(id, answered) => {
                     let before = registry.get(&hotkey(id));
-                    let found = if answered { Reachability::Reachable } else { Reachability::Unreachable };
-                    let change = registry.reached(&hotkey(id), found, UnixTime::from_secs(block));
+                    let asked = ([10, 0, 0, id], 8091).into();
+                    let change = registry.reached(&hotkey(id), asked, answered, UnixTime::from_secs(block));
                     let after = registry.get(&hotkey(id));
                     prop_assert_eq!(change.is_some(), before != after);
                     if let (Some(before), Some(after)) = (before, after) {
                         // An answer under an address says nothing about stake, permit or life.
                         prop_assert_eq!((before.state, before.reason, before.liveness), (after.state, after.reason, after.liveness));
-                        prop_assert_eq!(after.reachability == found, after.axon.is_some());
+                        prop_assert_eq!(after.reachability.is_some(), after.axon.is_some());
+                        prop_assert!(after.reachability.is_none_or(|found| found.answers == answered));
                     }
                 }
                 Step::Metagraph { blocks, neurons } => {

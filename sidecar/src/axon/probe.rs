@@ -16,10 +16,10 @@ use std::time::Duration;
 use futures::{FutureExt, StreamExt};
 use rand::{Rng, RngCore};
 use reqwest::{Client, StatusCode, redirect};
+use sidecar_peer::Entry;
 use sidecar_peer::handshake::record::{self, PeerRecord, RECORD_BYTES_MAX};
 use sidecar_peer::handshake::strict::RequestLine;
 use sidecar_peer::handshake::{Scheme, UnixTime};
-use sidecar_peer::{Entry, Reachability};
 use sidecar_util::http::{EntryState, NodeKind};
 use sidecar_util::{Hotkey, check_public_ip};
 use tokio::time::{Instant, MissedTickBehavior};
@@ -35,6 +35,10 @@ pub(crate) const INTERVAL_MIN: Duration = Duration::from_mins(1);
 
 /// Time for one probe.
 const DEADLINE: Duration = Duration::from_secs(3);
+
+/// Time for its connection. Shorter than the whole: who drops packets in silence, as firewalls do, has not answered, and is
+/// not to be taken for one that took the connection and then said nothing.
+const CONNECT_DEADLINE: Duration = Duration::from_secs(2);
 
 /// Probes at the same time: a full subnet in a minute, when each of them takes the whole deadline.
 const CONCURRENT: usize = 64;
@@ -74,6 +78,7 @@ pub(crate) async fn run(app: Arc<App>, requests: Arc<Requests>, interval: Durati
     let client = Client::builder()
         .no_proxy()
         .redirect(redirect::Policy::none())
+        .connect_timeout(CONNECT_DEADLINE)
         .timeout(DEADLINE)
         // The next probe comes when the connection would be long gone.
         .pool_max_idle_per_host(0)
@@ -152,13 +157,14 @@ impl Prober {
     async fn probe(&self, entry: Entry, local: bool) {
         let found = self.ask(&entry, local).await;
         self.app.metrics.probe(found.name());
-        let reachability = match found {
+        let answers = match found {
             Found::Skipped => return,
-            Found::Alive | Found::Answer => Reachability::Reachable,
-            Found::Nothing => Reachability::Unreachable,
+            Found::Alive | Found::Answer => true,
+            Found::Nothing => false,
         };
-        if let Some(change) = self.app.registry.reached(&entry.hotkey, reachability, UnixTime::now()) {
-            debug!(hotkey = %entry.hotkey, reachability = reachability.name(), "axon probed");
+        let Some(asked) = entry.address() else { return };
+        if let Some(change) = self.app.registry.reached(&entry.hotkey, asked, answers, UnixTime::now()) {
+            debug!(hotkey = %entry.hotkey, %asked, answers, "axon probed");
             announce(&self.app, &change);
         }
         if found == Found::Alive {
@@ -240,8 +246,7 @@ mod tests {
             axon: Some(Axon { ip: [1, 1, 1, 1].into(), port, protocol: AxonProtocol::Tcp, version: 1, block: 0 }),
             block: 1,
             liveness: sidecar_peer::Liveness::Unknown,
-            reachability: Reachability::Unknown,
-            reachability_since: None,
+            reachability: None,
         }
     }
 

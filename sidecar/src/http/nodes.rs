@@ -90,7 +90,8 @@ struct Parameters {
     max_incentive: Option<f64>,
     /// Whether its weights are recent enough to count
     active: Option<bool>,
-    /// Whether it was reached lately; those that nobody tried to reach are neither
+    /// Whether something took a connection at its axon when this sidecar last tried; a node is neither while its present
+    /// address was not tried: it has none, or one that is not public, or this sidecar does not probe nodes of its kind
     reachable: Option<bool>,
     /// Only those of this owner
     #[param(inline)]
@@ -179,7 +180,7 @@ impl NodeFilter {
             && self.trust.has(neuron.vtrust)
             && self.incentive.has(neuron.incentive)
             && same(self.active, neuron.active)
-            && self.reachable.is_none_or(|wanted| standing.reachable == Some(wanted))
+            && self.reachable.is_none_or(|wanted| standing.reachability.is_some_and(|found| found.answers == wanted))
             && self.coldkey.is_none_or(|coldkey| coldkey == neuron.coldkey)
             && self.hotkey.as_ref().is_none_or(|hotkeys| hotkeys.contains(&neuron.hotkey))
             && self.uid.as_ref().is_none_or(|uids| uids.contains(&neuron.uid))

@@ -123,7 +123,7 @@ pub(crate) async fn metagraph(app: &App, asked: &Asked) -> Response {
 )]
 pub(crate) fn validators(app: &App, asked: &Asked) -> Response {
     // Read before the entries: what changes meanwhile has another tag the next time.
-    let sequence = app.watch.sequence();
+    let sequence = app.registry.seq();
     let (block, entries) = app.registry.list(NodeKind::Validator);
     let Some(block) = block else { return unread(app.chain.view().problem.as_ref()).into_response() };
     let etag = format!("W/\"{block}-{sequence:x}\"");

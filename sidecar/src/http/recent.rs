@@ -8,10 +8,11 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use jiff::Timestamp;
 use parking_lot::Mutex;
-use sidecar_peer::Liveness;
+use sidecar_peer::{Entry, Reachability, Snapshot};
 use sidecar_util::http::{EntryState, NodeBody, NodeKind};
-use sidecar_util::{BlockHash, Metagraph, Neuron};
+use sidecar_util::{BlockHash, Hotkey, Metagraph, Neuron};
 use tokio::sync::OnceCell;
 
 use super::gzip;
@@ -54,8 +55,8 @@ pub(crate) struct Standing {
     pub(crate) state: EntryState,
     /// Why.
     reason: &'static str,
-    /// Whether it was reached lately.
-    pub(crate) reachable: Option<bool>,
+    /// Whether something answers at its axon, where that was tried.
+    pub(crate) reachability: Option<Reachability>,
     /// Block of the last change of the state.
     since: u64,
 }
@@ -87,17 +88,19 @@ impl Recent {
 
     /// The nodes now.
     pub(crate) fn now(&self, app: &App, metagraph: &Arc<Metagraph>) -> Arc<Moment> {
-        // Read first: what changes meanwhile is in the entries already, and makes another moment for the next who asks.
-        let sequence = app.watch.sequence();
+        let sequence = app.registry.seq();
         let mut moments = self.moments.lock();
         let known =
             |moment: &&Arc<Moment>| moment.sequence == sequence && moment.metagraph.block_hash == metagraph.block_hash;
         if let Some(moment) = moments.iter().rev().find(known) {
             return moment.clone();
         }
-        let standing = |neuron: &Neuron| Standing::of(app, neuron);
+        // What has changed meanwhile is in it, and in its number.
+        let Snapshot { seq, entries, .. } = app.registry.snapshot();
+        let entry = |hotkey: &Hotkey| entries.binary_search_by_key(hotkey, |entry| entry.hotkey).ok();
+        let standing = |neuron: &Neuron| Standing::of(neuron, entry(&neuron.hotkey).map(|index| &entries[index]));
         let standings = metagraph.neurons.iter().map(standing).collect();
-        let moment = Arc::new(Moment { sequence, metagraph: metagraph.clone(), standings });
+        let moment = Arc::new(Moment { sequence: seq, metagraph: metagraph.clone(), standings });
         if moments.len() == MOMENTS_KEPT {
             moments.pop_front();
         }
@@ -119,17 +122,13 @@ async fn aside(work: impl FnOnce() -> Result<Bytes, String> + Send + 'static) ->
 }
 
 impl Standing {
-    fn of(app: &App, neuron: &Neuron) -> Self {
-        match app.registry.get(&neuron.hotkey) {
+    fn of(neuron: &Neuron, entry: Option<&Entry>) -> Self {
+        match entry {
             Some(entry) => Self {
                 kind: entry.kind,
                 state: entry.state,
                 reason: entry.reason,
-                reachable: match entry.liveness {
-                    Liveness::Unknown => None,
-                    Liveness::Alive => Some(true),
-                    Liveness::Silent => Some(false),
-                },
+                reachability: entry.reachability,
                 since: entry.block,
             },
             // Read from the chain a moment ago; the registry takes it in now.
@@ -137,7 +136,7 @@ impl Standing {
                 kind: if neuron.validator_permit { NodeKind::Validator } else { NodeKind::Miner },
                 state: EntryState::Discovered,
                 reason: "discovered",
-                reachable: None,
+                reachability: None,
                 since: 0,
             },
         }
@@ -157,7 +156,11 @@ impl Moment {
             kind: standing.kind,
             state: standing.state,
             reason: standing.reason.to_owned(),
-            reachable: standing.reachable,
+            reachable: standing.reachability.map(|found| found.answers),
+            reachable_since: standing.reachability.and_then(|found| {
+                let since = Timestamp::from_second(found.since.secs().try_into().ok()?).ok()?;
+                Some(since.to_string())
+            }),
             state_since: standing.since,
         }
     }

@@ -10,9 +10,10 @@ use http_body_util::Full;
 use serde_json::{Value, json};
 use sidecar_metagraph::fake::{FakeChain, Faults, neuron};
 use sidecar_metagraph::{ChainConfig, Querier};
+use sidecar_peer::handshake::UnixTime;
 use sidecar_util::config::NetworkConfig;
 use sidecar_util::http::{NodeBody, NodeKind, NodesBody, StatusBody, ValidatorsBody, VerifyBody};
-use sidecar_util::{BlockHash, Coldkey, Hotkey, Metagraph, NetUid, Neuron, Score, Tao, Uid};
+use sidecar_util::{Axon, AxonProtocol, BlockHash, Coldkey, Hotkey, Metagraph, NetUid, Neuron, Score, Tao, Uid};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -357,7 +358,7 @@ async fn every_path_that_is_described_is_served_and_no_other() {
     assert_eq!(paths.len(), openapi::TABLE.paths().len());
     let api = api(&bench.app, Door::Socket);
     // Or the answer of `/v1/watch` would have no end.
-    bench.app.watch.close();
+    bench.app.watchers.close();
     for (index, path) in openapi::TABLE.paths().iter().enumerate() {
         assert!(api.routes[index].is_some(), "{} is described and not built in", path.template);
         let filled =
@@ -395,6 +396,13 @@ fn twenty() -> Vec<Neuron> {
             one.incentive = Score::from_f64(if uid % 2 == 0 { 0.0 } else { 0.5 });
             one.active = uid < 15;
             one.last_update = u64::from(uid < 10);
+            one.axon = Some(Axon {
+                ip: [10, 0, 0, uid].into(),
+                port: 8091,
+                protocol: AxonProtocol::Tcp,
+                version: 1,
+                block: 0,
+            });
             one
         })
         .collect()
@@ -428,11 +436,21 @@ async fn nodes_are_filtered_and_sorted_as_asked() {
     assert_eq!(uids("sort=stake&uid=1,2,3").await, [3, 2, 1]);
     assert_eq!(uids("sort=trust&desc=true&uid=1,2,3").await, [3, 2, 1]);
     assert_eq!(uids("sort=incentive&desc=true&uid=1,2,3,4").await, [1, 3, 2, 4]);
-    assert_eq!(uids("reachable=true").await, Vec::<u16>::new());
-    let change = bench.app.registry.heard_from(&[5; 32].into()).unwrap();
-    crate::ingest::announce(&bench.app, &change);
-    assert_eq!(uids("reachable=true").await, [4]);
+    // Who was heard is alive, wherever it was heard from; whether its axon can be reached only a probe says.
+    bench.app.registry.heard_from(&[5; 32].into()).unwrap();
     assert_eq!(uids("state=active").await, [4]);
+    assert_eq!(uids("reachable=true").await, Vec::<u16>::new());
+    for (uid, answers) in [(7, true), (8, false)] {
+        let (hotkey, asked) = ([uid + 1; 32].into(), ([10, 0, 0, uid], 8091).into());
+        bench.app.registry.reached(&hotkey, asked, answers, UnixTime::from_secs(1_700_000_000)).unwrap();
+    }
+    assert_eq!((uids("reachable=true").await, uids("reachable=false").await), (vec![7], vec![8]));
+    for (uid, reachable, since) in
+        [(7, Some(true), Some("2023-11-14T22:13:20Z")), (8, Some(false), Some("2023-11-14T22:13:20Z")), (4, None, None)]
+    {
+        let body = bench.get(&format!("/v1/nodes/{uid}")).await.2;
+        assert_eq!((body["reachable"].as_bool(), body["reachable_since"].as_str()), (reachable, since), "{uid}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -642,7 +660,7 @@ async fn watchers_see_what_changes_and_heartbeats_when_nothing_does() {
     let (status, kind, _) = bench.problem("/v1/watch").await;
     assert_eq!((status, kind.as_str()), (503, "urn:mycelium:too-many-watchers"));
     drop(others);
-    bench.app.watch.close();
+    bench.app.watchers.close();
     assert_eq!(next().await, None);
 }
 

@@ -4,9 +4,11 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::thread::spawn;
+use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use jiff::{SignedDuration, Timestamp};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use serde_json::{Value, json};
@@ -14,7 +16,7 @@ use sidecar_peer::handshake::encrypted::{self, PublicKeyBody};
 use sidecar_peer::handshake::record::PeerRecord;
 use sidecar_peer::handshake::{UnixTime, body_hash, strict};
 use sidecar_util::Hotkey;
-use sidecar_util::http::EntryState;
+use sidecar_util::http::{EntryState, NodeBody, NodesBody};
 
 use super::chain::Devchain;
 use super::pod::{Pod, exchange, network};
@@ -93,19 +95,42 @@ fn serve(mut stream: &TcpStream, seen: &Mutex<Vec<Seen>>) {
     }
 }
 
-/// A validator, a miner behind its gate, and two neurons whose axons lead elsewhere and nowhere.
+/// A port that drops what comes, as a firewall does: its queue of connections is full, and nobody takes one out of it.
+struct Deaf {
+    address: String,
+    _listener: tokio::net::TcpListener,
+    _queued: Vec<TcpStream>,
+}
+
+impl Deaf {
+    fn start() -> Self {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let _in_runtime = runtime.enter();
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
+        let listener = socket.listen(1).unwrap();
+        let address = listener.local_addr().unwrap();
+        let connect = || TcpStream::connect_timeout(&address, Duration::from_millis(200)).ok();
+        let queued = std::iter::from_fn(connect).take(8).collect::<Vec<_>>();
+        assert!(queued.len() < 8, "the queue is full");
+        Self { address: address.to_string(), _listener: listener, _queued: queued }
+    }
+}
+
+/// A validator, a miner behind its gate, and neurons whose axons lead elsewhere and nowhere, or that have none.
 struct Subnet {
     chain: Devchain,
     validator: Pod,
     miner: Pod,
     gate: String,
     program: Program,
+    _deaf: Deaf,
 }
 
 impl Subnet {
     fn start() -> Self {
         let (validator_axon, gate, program) = (free_address(), free_address(), Program::start());
-        let other = Program::start();
+        let (other, deaf) = (Program::start(), Deaf::start());
         let neuron = |id: u8, stake: u32, axon: &str| {
             let port: u16 = axon.rsplit_once(':').unwrap().1.parse().unwrap();
             json!({"hotkey": pair(id).hotkey().to_string(), "coldkey": "//Ferdie", "stake": stake.to_string(),
@@ -116,6 +141,8 @@ impl Subnet {
             neuron(2, 0, &gate),
             neuron(3, 0, &other.address),
             neuron(4, 0, &free_address()),
+            neuron(5, 0, &deaf.address),
+            json!({"hotkey": pair(6).hotkey().to_string(), "coldkey": "//Ferdie"}),
         ]);
         chain.run();
         let pod = |kind, id, flags: &[&str]| {
@@ -133,7 +160,7 @@ impl Subnet {
             until("ready", || pod.get("/readyz").filter(|answer| answer.status == 200));
         }
         until("the gate is open", || TcpStream::connect(&gate).ok());
-        Self { chain, validator, miner, gate, program }
+        Self { chain, validator, miner, gate, program, _deaf: deaf }
     }
 
     /// Has the validator's sidecar sign a request to the miner.
@@ -320,6 +347,54 @@ fn peers_that_are_probed_are_alive_until_they_are_gone() {
     active(&subnet.validator, 1);
 }
 
+/// The nodes of this list, by uid.
+fn listed(pod: &Pod, query: &str) -> Vec<u16> {
+    let nodes: NodesBody = pod.read(&format!("/v1/nodes?{query}")).unwrap();
+    nodes.nodes.iter().map(|node| node.neuron.uid.0).collect()
+}
+
+#[test]
+fn reachable_is_what_took_a_connection_when_it_was_tried() {
+    let begin = Timestamp::now();
+    let mut subnet = Subnet::start();
+    let node = |pod: &Pod, uid: u16| pod.read::<NodeBody>(&format!("/v1/nodes/{uid}")).unwrap();
+    let since = |pod: &Pod, uid: u16| node(pod, uid).reachable_since.map(|at| at.parse::<Timestamp>().unwrap());
+    // The miner itself and the stranger's program take connections; the port of the fourth is closed, and that of the fifth
+    // drops what comes. Itself nobody asks.
+    until("reached", || (listed(&subnet.validator, "reachable=true") == [1, 2]).then_some(()));
+    until("not reached", || (listed(&subnet.validator, "reachable=false") == [3, 4]).then_some(()));
+    assert_eq!(listed(&subnet.validator, ""), [0, 1, 2, 3, 4, 5]);
+    for unknown in [0, 5] {
+        let node = node(&subnet.validator, unknown);
+        assert_eq!((node.reachable, node.reachable_since), (None, None), "its own, and one without an axon");
+    }
+    // A miner asks validators only.
+    until("the validator is reached", || (listed(&subnet.miner, "reachable=true") == [0]).then_some(()));
+    assert_eq!(listed(&subnet.miner, "reachable=false"), Vec::<u16>::new());
+    // Alive is more than reachable: nobody with the third neuron's key answered.
+    assert_eq!(node(&subnet.validator, 2).state, EntryState::Discovered);
+    let first = [1, 2, 3, 4].map(|uid| since(&subnet.validator, uid).unwrap());
+    // Told in whole seconds.
+    let begin = begin - SignedDuration::from_secs(1);
+    assert!(first.iter().all(|at| (begin..=Timestamp::now()).contains(at)), "{first:?}");
+
+    // When the miner is gone that is found, with its time; and what did not change keeps the time of before.
+    subnet.miner.kill();
+    until("not reached any more", || (listed(&subnet.validator, "reachable=false") == [1, 3, 4]).then_some(()));
+    assert!(since(&subnet.validator, 1).unwrap() >= first[0]);
+    assert_eq!([2, 3, 4].map(|uid| since(&subnet.validator, uid).unwrap()), first[1..]);
+    subnet.miner.run();
+    until("reached again", || (listed(&subnet.validator, "reachable=true") == [1, 2]).then_some(()));
+
+    // Who does not probe knows of nobody.
+    subnet.validator.kill();
+    *subnet.validator.flags.last_mut().unwrap() = "0".to_owned();
+    subnet.validator.run();
+    until("nodes", || subnet.validator.read::<NodesBody>("/v1/nodes"));
+    assert_eq!(listed(&subnet.validator, "reachable=true"), Vec::<u16>::new());
+    assert_eq!(listed(&subnet.validator, "reachable=false"), Vec::<u16>::new());
+}
+
 #[test]
 fn the_peer_record_is_made_for_its_challenge_and_signing_is_for_the_pod_alone() {
     let subnet = Subnet::start();
@@ -433,10 +508,10 @@ fn floods_are_refused_and_honest_requests_still_come_through() {
     });
     drop(connections);
 
-    slow.set_read_timeout(Some(std::time::Duration::from_secs(30))).unwrap();
+    slow.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
     let mut rest = Vec::new();
     let _ = (&slow).read_to_end(&mut rest);
-    assert!(since.elapsed() < std::time::Duration::from_secs(25), "the slow head was cut off");
+    assert!(since.elapsed() < Duration::from_secs(25), "the slow head was cut off");
     until("honest requests come through", || {
         let headers = subnet.sign("plain", "POST", "/", "", body, None);
         (subnet.send("POST", "/", &headers, body).0 == 200).then_some(())

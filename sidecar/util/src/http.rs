@@ -399,8 +399,13 @@ pub struct NodeBody {
     pub state: EntryState,
     /// Why it is in that state.
     pub reason: String,
-    /// Whether it was reached lately; unknown while nobody tried.
+    /// Whether something took a connection at its axon when this sidecar last tried, the node itself or anything else:
+    /// `state` says whether its hotkey answered. Unknown while its present address was not tried: it has none or one that is
+    /// not public, the first probe is still to come, or this sidecar probes no nodes of its kind (a miner's asks validators
+    /// only) or none at all.
     pub reachable: Option<bool>,
+    /// When `reachable` was first found as it is and at every try since, in RFC 3339; absent while that is unknown.
+    pub reachable_since: Option<String>,
     /// Block of the last change of its state.
     pub state_since: u64,
 }
@@ -455,9 +460,9 @@ pub struct WatchSnapshot {
 /// Data of the event `registry` of `GET /v1/watch`: one entry changed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct WatchChange {
-    /// Number of the change; grows also over a restart.
+    /// Number of the change; grows also over a restart, not always by one.
     pub sequence: u64,
-    /// What happened: `discovered`, `activated`, `deactivated`, `changed`, `updated` (amounts or addresses only) or `removed`.
+    /// What happened: `discovered`, `activated`, `deactivated`, `changed` or `removed`.
     pub event: String,
     /// The entry as it is now; as it was, when it is removed.
     pub entry: EntryBody,

@@ -2,12 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use futures::StreamExt;
 use sidecar_util::{Alpha, BlockHash, NetUid, Neuron, Score, Tao};
 
 use super::*;
 use crate::sync::under_shuttle;
-use crate::watch::{WatchEvent, WatchKind};
 
 const SCHEDULES: usize = 300;
 
@@ -42,6 +40,11 @@ fn neuron(uid: u16, id: u8, stake: u64) -> Neuron {
     }
 }
 
+/// Where [`neuron`] can be reached.
+fn axon(id: u8) -> SocketAddr {
+    ([10, 0, 0, id], 8091).into()
+}
+
 fn metagraph(block: u64, neurons: &[(u8, u64)]) -> Metagraph {
     let neurons = (0..).zip(neurons).map(|(uid, (id, stake))| neuron(uid, *id, *stake)).collect();
     let (netuid, block_hash) = (NetUid(1), BlockHash::default());
@@ -56,37 +59,41 @@ fn rules() -> Rules {
 #[derive(Debug, Default)]
 struct Known {
     entries: BTreeMap<Hotkey, Entry>,
-    last: Option<(u64, WatchKind)>,
-    synced: bool,
+    seq: Option<u64>,
+    snapshots: usize,
 }
 
 impl Known {
     fn take(&mut self, event: WatchEvent) {
-        let before = self.last.replace((event.seq, event.kind));
-        match (event.kind, event.entry) {
-            (WatchKind::Snapshot, Some(entry)) => {
-                if before.is_none_or(|(_, kind)| kind != WatchKind::Snapshot) {
-                    (self.entries, self.synced) = (BTreeMap::new(), false);
-                }
-                self.entries.insert(entry.hotkey, entry);
+        let before = self.seq.replace(event.seq());
+        match event {
+            WatchEvent::Snapshot(snapshot) => {
+                self.entries = snapshot.entries.into_iter().map(|entry| (entry.hotkey, entry)).collect();
+                self.snapshots += 1;
+                return;
             }
-            (WatchKind::Synced, None) => {
-                if before.is_some_and(|(_, kind)| kind != WatchKind::Snapshot) {
-                    self.entries.clear();
-                }
-                self.synced = true;
-            }
-            (kind, Some(entry)) => {
-                assert!(self.synced);
-                assert_eq!(Some(event.seq), before.map(|(seq, _)| seq + 1), "no change is missed or told twice");
-                let known = match kind {
-                    WatchKind::Removed => self.entries.remove(&entry.hotkey),
-                    _ => self.entries.insert(entry.hotkey, entry),
+            WatchEvent::Metagraph { .. } => {}
+            WatchEvent::Entry { change, .. } => {
+                let known = match &change.after {
+                    Some(after) => self.entries.insert(change.hotkey, after.clone()),
+                    None => self.entries.remove(&change.hotkey),
                 };
-                assert_eq!(known.is_none(), kind == WatchKind::Added);
+                assert_eq!(known, change.before);
             }
-            (kind, None) => panic!("{kind:?} without an entry"),
         }
+        assert_eq!(self.seq, before.map(|seq| seq + 1), "no event is missed or told twice");
+    }
+
+    /// Takes everything that is there.
+    fn follow(&mut self, watch: &mut Watch) {
+        while let Some(event) = watch.try_next() {
+            self.take(event);
+        }
+    }
+
+    fn is_all_of(&self, registry: &Registry) -> bool {
+        let snapshot = registry.snapshot();
+        self.entries.values().eq(&snapshot.entries) && self.seq == Some(snapshot.seq)
     }
 }
 
@@ -106,7 +113,7 @@ fn check(registry: &Registry) {
     for entry in state.entries.values() {
         let counts = matches!(entry.state, EntryState::Verified | EntryState::Active);
         assert!(!counts || entry.stake >= state.rules.minimum_stake, "{entry:?}");
-        assert_eq!(entry.reachability == Reachability::Unknown, entry.reachability_since.is_none());
+        assert!(entry.reachability.is_none() || entry.is_registered());
     }
 }
 
@@ -134,7 +141,7 @@ fn invariants_hold_under_every_interleaving() {
         spawn(Box::new(|registry| {
             for id in 1..=3 {
                 registry.silent(&hotkey(id));
-                registry.reached(&hotkey(id), Reachability::Reachable, UnixTime::from_secs(id.into()));
+                registry.reached(&hotkey(id), axon(id), true, UnixTime::from_secs(id.into()));
             }
         }));
         spawn(Box::new(|registry| {
@@ -144,23 +151,22 @@ fn invariants_hold_under_every_interleaving() {
                 assert!(list.0.is_some() && list.1.len() >= 2);
             }
         }));
-        let (mut watch, mut known) = (registry.watch(), Known::default());
-        for _ in 0..4 {
-            while let Some(event) = watch.try_next() {
-                known.take(event);
+        let (mut watch, mut known) = (registry.watch(None), Known::default());
+        for round in 0..4 {
+            known.follow(&mut watch);
+            if round == 2 {
+                // It goes, and comes back with the number of what it saw last.
+                watch = registry.watch(known.seq);
             }
             shuttle::thread::yield_now();
         }
         for thread in threads {
             thread.join().unwrap();
         }
-        while let Some(event) = watch.try_next() {
-            known.take(event);
-        }
+        known.follow(&mut watch);
         check(&registry);
-        let snapshot = registry.snapshot();
-        assert_eq!(known.entries.into_values().collect::<Vec<_>>(), snapshot.entries);
-        assert_eq!(known.last.map(|(seq, _)| seq), Some(snapshot.seq));
+        assert!(known.is_all_of(&registry));
+        assert_eq!(known.snapshots, 1, "all the rest came as changes");
     });
 }
 
@@ -188,57 +194,92 @@ fn two_who_apply_at_once_leave_the_state_of_one_of_them() {
 async fn a_watcher_gets_a_snapshot_and_then_changes() {
     let registry = Arc::new(Registry::new());
     registry.apply(&metagraph(1, &[(1, 100)]), &rules());
-    let mut events = registry.watch().into_stream();
+    let (mut watch, start) = (registry.watch(None), registry.seq());
+    let following = tokio::spawn(async move {
+        let mut told = Vec::new();
+        for _ in 0..8 {
+            let event = watch.next().await;
+            let number = event.seq() - start;
+            told.push(match event {
+                WatchEvent::Snapshot(snapshot) => (number, "snapshot", snapshot.entries.len() as u64),
+                WatchEvent::Metagraph { block, .. } => (number, "metagraph", block),
+                WatchEvent::Entry { change, .. } => {
+                    let what = match (&change.before, &change.after) {
+                        (None, _) => "added",
+                        (_, None) => "removed",
+                        _ => "changed",
+                    };
+                    (number, what, change.before.as_ref().or(change.after.as_ref()).unwrap().uid.0.into())
+                }
+            });
+        }
+        told
+    });
+    // It waits for the first change by then.
+    tokio::task::yield_now().await;
+    let forgotten = 3 + Rules::RETENTION_BLOCKS;
     registry.apply(&metagraph(2, &[(1, 99), (2, 100)]), &rules());
     registry.apply(&metagraph(3, &[(1, 99)]), &rules());
-    registry.apply(&metagraph(3 + Rules::RETENTION_BLOCKS, &[(1, 99)]), &rules());
-    let mut told = Vec::new();
-    for _ in 0..6 {
-        let WatchEvent { seq, kind, entry } = events.next().await.unwrap();
-        told.push((seq, kind.name(), entry.map(|entry| entry.uid.0)));
-    }
+    registry.apply(&metagraph(forgotten, &[(1, 99)]), &rules());
     assert_eq!(
-        told,
+        following.await.unwrap(),
         [
-            (1, "snapshot", Some(0)),
-            (1, "synced", None),
-            (2, "changed", Some(0)),
-            (3, "added", Some(1)),
-            (4, "changed", Some(1)),
-            (5, "removed", Some(1)),
+            (0, "snapshot", 1),
+            (1, "changed", 0),
+            (2, "added", 1),
+            (3, "metagraph", 2),
+            (4, "changed", 1),
+            (5, "metagraph", 3),
+            (6, "removed", 1),
+            (7, "metagraph", forgotten),
         ]
     );
+    let seq = registry.seq();
+    registry.apply(&metagraph(forgotten, &[(1, 99)]), &rules());
+    assert_eq!(registry.seq(), seq, "the same metagraph again is no event");
 }
 
 #[test]
 fn a_watcher_that_lags_gets_a_fresh_snapshot() {
     let registry = Arc::new(Registry::new());
     registry.apply(&metagraph(1, &[(1, 100), (2, 100)]), &rules());
-    let (mut watch, mut known) = (registry.watch(), Known::default());
-    while let Some(event) = watch.try_next() {
-        known.take(event);
+    let (mut watch, mut known) = (registry.watch(None), Known::default());
+    known.follow(&mut watch);
+    // Two events a block: as many as are remembered are told of.
+    for block in 0..REMEMBERED as u64 / 2 {
+        registry.apply(&metagraph(2 + block, &[(1, 101 + block % 2), (2, 100)]), &rules());
     }
-    for block in 2..BEHIND_MAX as u64 + 100 {
-        registry.apply(&metagraph(block, &[(1, 100 + block % 2)]), &rules());
+    known.follow(&mut watch);
+    assert!(known.is_all_of(&registry) && known.snapshots == 1);
+    for block in 0..=REMEMBERED as u64 {
+        registry.apply(&metagraph(10_000 + block, &[(1, 101 + block % 2), (2, 100)]), &rules());
     }
-    let mut events = 0;
-    while let Some(event) = watch.try_next() {
-        known.take(event);
-        events += 1;
-    }
-    assert!(events < 5, "a snapshot, not {events} changes");
-    assert_eq!(known.entries.into_values().collect::<Vec<_>>(), registry.snapshot().entries);
+    known.follow(&mut watch);
+    assert!(known.is_all_of(&registry) && known.snapshots == 2);
+    assert_eq!(registry.state.read().remembered.len(), REMEMBERED);
     // Also when nothing is left to be told of.
-    for block in 0..BEHIND_MAX as u64 + 100 {
-        registry.apply(&metagraph(10_000 + block * Rules::RETENTION_BLOCKS, &[(1, 100 + block % 2)]), &rules());
+    for block in 0..=REMEMBERED as u64 {
+        registry.apply(&metagraph((1 << 40) + block * Rules::RETENTION_BLOCKS, &[]), &rules());
     }
-    registry.apply(&metagraph(1 << 40, &[]), &rules());
-    registry.apply(&metagraph(1 << 41, &[]), &rules());
-    let mut known = Known::default();
-    while let Some(event) = watch.try_next() {
-        known.take(event);
+    known.follow(&mut watch);
+    assert!(known.is_all_of(&registry) && known.snapshots == 3 && known.entries.is_empty());
+}
+
+#[test]
+fn who_comes_back_with_a_number_gets_what_it_missed_and_with_a_wrong_one_everything() {
+    let registry = Arc::new(Registry::new());
+    let start = registry.seq();
+    registry.apply(&metagraph(1, &[(1, 100), (2, 100)]), &rules());
+    let snapshot = registry.snapshot();
+    registry.apply(&metagraph(2, &[(1, 99), (2, 100)]), &rules());
+    let mut watch = registry.watch(Some(snapshot.seq));
+    let missed: Vec<u64> = std::iter::from_fn(|| watch.try_next()).map(|event| event.seq()).collect();
+    assert_eq!(missed, [snapshot.seq + 1, snapshot.seq + 2]);
+    assert_eq!(registry.watch(Some(registry.seq())).try_next(), None, "nothing was missed");
+    assert!(matches!(registry.watch(Some(start)).try_next(), Some(WatchEvent::Entry { .. })));
+    for seen in [0, start - 1, registry.seq() + 1, u64::MAX] {
+        assert!(matches!(registry.watch(Some(seen)).try_next(), Some(WatchEvent::Snapshot(_))), "{seen}");
     }
-    assert!(known.synced && known.entries.is_empty());
 }
 
 #[test]
@@ -262,19 +303,24 @@ fn a_slot_that_changes_hands_belongs_to_its_new_holder() {
 fn reachability_is_of_an_address_and_says_nothing_about_stake_or_life() {
     let registry = Registry::new();
     let at = UnixTime::from_secs(7);
-    assert_eq!(registry.reached(&hotkey(1), Reachability::Reachable, at), None);
+    let reached = |answers, secs| registry.reached(&hotkey(1), axon(1), answers, UnixTime::from_secs(secs));
+    assert_eq!(reached(true, 7), None, "strangers are not noted");
     registry.apply(&metagraph(1, &[(1, 100)]), &rules());
-    let change = registry.reached(&hotkey(1), Reachability::Reachable, at).unwrap();
-    assert_eq!(change.event(), None);
+    assert_eq!(registry.get(&hotkey(1)).unwrap().reachability, None, "nobody tried yet");
+    assert_eq!(reached(true, 7).unwrap().event(), None);
     let entry = registry.get(&hotkey(1)).unwrap();
-    assert_eq!((entry.reachability, entry.reachability_since), (Reachability::Reachable, Some(at)));
+    assert_eq!(entry.reachability, Some(Reachability { answers: true, since: at }));
     assert_eq!((entry.state, entry.liveness), (EntryState::Verified, Liveness::Unknown));
-    assert_eq!(registry.reached(&hotkey(1), Reachability::Reachable, UnixTime::from_secs(9)), None);
+    assert_eq!(reached(true, 9), None);
     registry.apply(&metagraph(2, &[(1, 101)]), &rules());
-    assert_eq!(registry.get(&hotkey(1)).unwrap().reachability_since, Some(at), "stake moves no address");
+    let known = registry.get(&hotkey(1)).unwrap().reachability.unwrap();
+    assert_eq!(known.since, at, "neither time nor stake moves an address");
+    reached(false, 11).unwrap();
+    let known = registry.get(&hotkey(1)).unwrap().reachability;
+    assert_eq!(known, Some(Reachability { answers: false, since: UnixTime::from_secs(11) }));
     let mut moved = metagraph(3, &[(1, 101)]);
     moved.neurons[0].axon.as_mut().unwrap().port += 1;
     registry.apply(&moved, &rules());
-    let entry = registry.get(&hotkey(1)).unwrap();
-    assert_eq!((entry.reachability, entry.reachability_since), (Reachability::Unknown, None));
+    assert_eq!(registry.get(&hotkey(1)).unwrap().reachability, None);
+    assert_eq!(reached(true, 12), None, "what was found at the address before says nothing of this one");
 }
