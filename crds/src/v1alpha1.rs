@@ -12,6 +12,7 @@ mod validator;
 pub use amount::TaoAmount;
 pub use common::{
     AxonExposure, AxonSpec, NetworkRef, PodTemplate, PodTemplateMeta, PullPolicy, SecretKeyRef, SidecarOverrides,
+    StorageRetention, StorageSpec,
 };
 pub use miner::{Miner, MinerSpec};
 pub use network::{
@@ -20,7 +21,7 @@ pub use network::{
 };
 pub use reservation::{HotkeyReservation, HotkeyReservationSpec, ReservationHolder};
 pub use status::{AxonStatus, GroupMemberStatus, NeuronStatus, NodeStatus, PodStatus, SidecarStatus};
-pub use validator::{StorageRetention, StorageSpec, Validator, ValidatorSpec};
+pub use validator::{Validator, ValidatorSpec};
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt as _;

@@ -79,6 +79,11 @@ async fn carry_out(
         Step::ServiceAccount(desired) => {
             apply_if_needed(ctx, namespace, *desired, observed.service_account.as_ref()).await?;
         }
+        Step::Role(desired) => apply_if_needed(ctx, namespace, *desired, observed.role.as_ref()).await?,
+        Step::RoleBinding(desired) => {
+            apply_if_needed(ctx, namespace, *desired, observed.role_binding.as_ref()).await?;
+        }
+        Step::Lease(desired) => apply_if_needed(ctx, namespace, *desired, observed.lease.as_ref()).await?,
         Step::Service(desired) => {
             let axon = desired.name_any() == service::axon_service_name(&node.key);
             let live = if axon { &observed.axon_service } else { &observed.sidecar_service };

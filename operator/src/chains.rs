@@ -107,6 +107,7 @@ impl Chains {
         tracing::info!(network = name, endpoints = ?source.endpoints, netuid = %source.netuid, "following chain");
         let querier = Querier::spawn(ChainConfig {
             endpoints: source.endpoints.clone(),
+            // Only the newest block is read here.
             archive_endpoints: Vec::new(),
             netuid: source.netuid,
             genesis_hash: source.genesis_hash,

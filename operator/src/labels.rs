@@ -17,6 +17,9 @@ pub(crate) const KIND: &str = "mycelium.network/kind";
 /// Label: name of the Validator or Miner.
 pub(crate) const NODE: &str = "mycelium.network/node";
 
+/// Label of a signing Lease: SS58 address of its hotkey.
+pub(crate) const HOTKEY: &str = "mycelium.network/hotkey";
+
 /// Annotation: hash of what was applied last; a field taken back from the desired state shows in nothing else.
 pub(crate) const APPLIED: &str = "mycelium.network/applied";
 /// Annotation: hash of the pod that the spec asked for, without the sidecar's image.

@@ -169,7 +169,7 @@ pub(crate) fn file(network: &Network, group: Option<&NetworkGroupStatus>) -> Net
     NetworkConfig {
         network: network.name_any(),
         endpoints: spec.chain.endpoints.clone(),
-        archive_endpoints: Vec::new(),
+        archive_endpoints: spec.chain.archive_endpoints.clone(),
         netuid: NetUid(spec.netuid),
         genesis_hash: genesis(network).and_then(|genesis| genesis.parse().ok()),
         local: spec.local,
@@ -237,4 +237,21 @@ async fn write_status(ctx: &Context, network: &Network, status: &NetworkStatus) 
         other => other.map(drop),
     }
     .during(|| format!("write status of Network {name}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixtures::{GENESIS, network};
+
+    #[test]
+    fn the_file_hands_on_how_the_chain_is_reached() {
+        let mut network = network();
+        let config = file(&network, None);
+        assert_eq!(config.endpoints, ["ws://chain:9944"]);
+        assert_eq!(config.genesis_hash.map(|hash| hash.to_string()).as_deref(), Some(GENESIS));
+        assert!(config.archive_endpoints.is_empty());
+        network.spec.chain.archive_endpoints = vec!["wss://old:443".into()];
+        assert_eq!(file(&network, None).archive_endpoints, ["wss://old:443"]);
+    }
 }

@@ -76,8 +76,7 @@ pub(crate) struct NodeSpec {
     pub(crate) coldkey: Option<String>,
     pub(crate) template: PodTemplate,
     pub(crate) axon: AxonSpec,
-    /// Only validators keep state.
-    pub(crate) storage: Option<StorageSpec>,
+    pub(crate) storage: StorageSpec,
     pub(crate) sidecar: SidecarOverrides,
     pub(crate) suspend: bool,
 }
@@ -153,7 +152,7 @@ impl Node for Validator {
             coldkey: spec.coldkey.clone(),
             template: spec.template.clone(),
             axon: spec.axon.clone(),
-            storage: Some(spec.storage.clone()),
+            storage: spec.storage.clone(),
             sidecar: spec.sidecar.clone().unwrap_or_default(),
             suspend: spec.suspend,
         }
@@ -179,7 +178,7 @@ impl Node for Miner {
             coldkey: spec.coldkey.clone(),
             template: spec.template.clone(),
             axon: spec.axon.clone(),
-            storage: None,
+            storage: spec.storage.clone(),
             sidecar: spec.sidecar.clone().unwrap_or_default(),
             suspend: spec.suspend,
         }

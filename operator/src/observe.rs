@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use crds::v1alpha1::{HotkeyReservation, Network, ReservationHolder};
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Secret, Service, ServiceAccount};
+use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use kube::api::Api;
 use sidecar_metagraph::keys;
 use sidecar_util::{Hotkey, NetUid};
@@ -12,7 +14,7 @@ use crate::chains::ChainState;
 use crate::context::Context;
 use crate::error::{ApiContext as _, Error};
 use crate::node::NodeObject;
-use crate::resources::{reservation, service};
+use crate::resources::{lease, reservation, service};
 use crate::sidecars::Answer;
 
 /// Everything a plan is made from.
@@ -23,6 +25,10 @@ pub(crate) struct Observed {
     pub(crate) hotkey: Option<Result<Hotkey, SecretProblem>>,
     pub(crate) reservation: Reservation,
     pub(crate) service_account: Option<ServiceAccount>,
+    pub(crate) role: Option<Role>,
+    pub(crate) role_binding: Option<RoleBinding>,
+    /// The signing Lease of the hotkey.
+    pub(crate) lease: Option<Lease>,
     pub(crate) sidecar_service: Option<Service>,
     pub(crate) axon_service: Option<Service>,
     pub(crate) claim: Option<PersistentVolumeClaim>,
@@ -75,11 +81,21 @@ pub(crate) async fn observe(ctx: &Context, node: &NodeObject) -> Result<Observed
     };
     let chain = network.as_ref().map(|network| ctx.chains.state(network)).unwrap_or_default();
     let axon_name = service::axon_service_name(&node.key);
-    let (service_account, sidecar_service, axon_service, claim, pod) = tokio::try_join!(
+    let claim_name = node.key.claim_name();
+    let lease_name = network.as_deref().and_then(|network| Some(lease::name(genesis(network)?, hotkey.as_ref().ok()?)));
+    let (service_account, role, role_binding, lease, sidecar_service, axon_service, claim, pod) = tokio::try_join!(
         get::<ServiceAccount>(ctx, namespace, &name),
+        get::<Role>(ctx, namespace, &name),
+        get::<RoleBinding>(ctx, namespace, &name),
+        async {
+            match &lease_name {
+                Some(name) => get::<Lease>(ctx, namespace, name).await,
+                None => Ok(None),
+            }
+        },
         get::<Service>(ctx, namespace, &name),
         get::<Service>(ctx, namespace, &axon_name),
-        get_claim(ctx, node),
+        get::<PersistentVolumeClaim>(ctx, namespace, &claim_name),
         get::<Pod>(ctx, namespace, &name),
     )?;
     Ok(Observed {
@@ -87,6 +103,9 @@ pub(crate) async fn observe(ctx: &Context, node: &NodeObject) -> Result<Observed
         hotkey: Some(hotkey),
         reservation,
         service_account,
+        role,
+        role_binding,
+        lease,
         sidecar_service,
         axon_service,
         claim,
@@ -106,13 +125,6 @@ where
 {
     let api: Api<K> = Api::namespaced(ctx.client.clone(), namespace);
     api.get_opt(name).await.during(|| format!("get {} {namespace}/{name}", K::kind(&())))
-}
-
-async fn get_claim(ctx: &Context, node: &NodeObject) -> Result<Option<PersistentVolumeClaim>, Error> {
-    match node.spec.storage {
-        Some(_) => get(ctx, &node.key.namespace, &node.key.claim_name()).await,
-        None => Ok(None),
-    }
 }
 
 /// Reads the hotkey's address out of the Secret. Only the public part leaves this function.

@@ -7,7 +7,9 @@ use std::collections::BTreeMap;
 
 use crds::v1alpha1::conditions::reason;
 use crds::v1alpha1::{HotkeyReservation, Network, ReservationHolder};
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Container, PersistentVolumeClaim, Pod, PodSpec, Service, ServiceAccount, Volume};
+use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use kube::ResourceExt as _;
 use serde_json::{Map, Value, json};
 use sidecar_util::{Coldkey, NetUid, check_public_ip};
@@ -17,7 +19,7 @@ use crate::labels;
 use crate::node::NodeObject;
 use crate::observe::{Observed, Reservation, SecretProblem, genesis};
 use crate::resources::pod::{PodContext, VOLUME_PREFIX, config_version_of, pod};
-use crate::resources::{claim, reservation, service, service_account};
+use crate::resources::{claim, lease, reservation, role, role_binding, service, service_account};
 
 /// One change in the cluster.
 #[derive(Debug, Clone, PartialEq)]
@@ -26,6 +28,10 @@ pub(crate) enum Step {
     Reserve(Box<HotkeyReservation>),
     /// Bring an object to its desired state.
     ServiceAccount(Box<ServiceAccount>),
+    Role(Box<Role>),
+    RoleBinding(Box<RoleBinding>),
+    /// The signing Lease. What a sidecar wrote into it stays.
+    Lease(Box<Lease>),
     Service(Box<Service>),
     Claim(Box<PersistentVolumeClaim>),
     /// Make the pod; there is none.
@@ -175,15 +181,19 @@ pub(crate) fn plan(node: &NodeObject, observed: &Observed, default_image: &str) 
         Some(Hold::Suspended) => return Ok(without_pod(observed, "suspended")),
         Some(_) => return Ok(Vec::new()),
     }
+    let (Some(genesis), Some(Ok(hotkey))) = (genesis(network), observed.hotkey.as_ref()) else {
+        return Ok(Vec::new());
+    };
     if observed.reservation == Reservation::Free {
-        let (Some(genesis), Some(Ok(hotkey))) = (genesis(network), observed.hotkey.as_ref()) else {
-            return Ok(Vec::new());
-        };
         let wanted = reservation::reservation(node, genesis, NetUid(network.spec.netuid), hotkey);
         return Ok(vec![Step::Reserve(Box::new(wanted))]);
     }
+    let lease = lease::name(genesis, hotkey);
     let mut steps = vec![
         Step::ServiceAccount(Box::new(service_account::service_account(node))),
+        Step::Role(Box::new(role::role(node, &lease))),
+        Step::RoleBinding(Box::new(role_binding::role_binding(node))),
+        Step::Lease(Box::new(lease::lease(node, &lease, hotkey))),
         Step::Service(Box::new(service::sidecar_service(node))),
     ];
     match service::axon_service(node) {
@@ -191,11 +201,9 @@ pub(crate) fn plan(node: &NodeObject, observed: &Observed, default_image: &str) 
         None if observed.axon_service.is_some() => steps.push(Step::DeleteAxonService),
         None => {}
     }
-    if let Some(storage) = &node.spec.storage {
-        steps.push(Step::Claim(Box::new(claim::claim(node, storage))));
-    }
+    steps.push(Step::Claim(Box::new(claim::claim(node))));
     let version = observed.config_version.as_deref().or_else(|| observed.pod.as_ref().and_then(config_version_of));
-    let context = PodContext { network, default_image, config_version: version };
+    let context = PodContext { network, default_image, lease: &lease, config_version: version };
     steps.extend(pod_step(node, observed, context)?);
     Ok(steps)
 }

@@ -2,8 +2,11 @@
 
 pub(crate) mod claim;
 pub(crate) mod config_map;
+pub(crate) mod lease;
 pub(crate) mod pod;
 pub(crate) mod reservation;
+pub(crate) mod role;
+pub(crate) mod role_binding;
 pub(crate) mod service;
 pub(crate) mod service_account;
 

@@ -8,6 +8,7 @@ use anyhow::Context as _;
 use crds::v1alpha1::{Miner, Network, Validator};
 use futures::{Stream, StreamExt as _};
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Service, ServiceAccount};
+use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use kube::{Api, Client};
 use kube_runtime::controller::{self, Controller};
 use kube_runtime::events::{Recorder, Reporter};
@@ -165,6 +166,9 @@ fn node_controller<N: Node>(
         .owns(Api::<Pod>::all(client.clone()), managed())
         .owns(Api::<Service>::all(client.clone()), managed())
         .owns(Api::<ServiceAccount>::all(client.clone()), managed())
+        .owns(Api::<Role>::all(client.clone()), managed())
+        .owns(Api::<RoleBinding>::all(client.clone()), managed())
+        // Leases are not watched: each is renewed every few seconds, and a sidecar that misses its own says so.
         // Volumes that outlive their node have no owner, but a label that names it.
         .watches(Api::<PersistentVolumeClaim>::all(client.clone()), managed(), |claim| node_of_claim::<N>(&claim))
         .reconcile_on(keys.map(|key| ObjectRef::new(&key.name).within(&key.namespace)))

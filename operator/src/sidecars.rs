@@ -127,11 +127,15 @@ fn digest(body: &StatusBody) -> impl PartialEq + use<> {
         body.group.as_ref().map(|GroupStatus { cluster_id, node_id, role, term, leader, restored_index, .. }| {
             (cluster_id.clone(), *node_id, *role, *term, *leader, *restored_index)
         });
-    (body.version.clone(), body.chain.synced, body.registry.total, group)
+    // Without its words, which count blocks and seconds.
+    let signer = body.signer.as_ref().map(|signer| (signer.state, signer.reason.clone()));
+    (body.version.clone(), body.chain.synced, body.registry.total, group, signer)
 }
 
 #[cfg(test)]
 mod tests {
+    use sidecar_util::http::{SignerState, SignerStatus};
+
     use super::*;
     use crate::fixtures::{key, status_body};
 
@@ -145,6 +149,22 @@ mod tests {
         assert!(sidecars.answer(&key).body().is_some());
         assert!(sidecars.remember(&key, ip, None));
         assert!(matches!(sidecars.answer(&key), Answer::Silent));
+    }
+
+    #[test]
+    fn a_signer_that_stops_is_news_and_what_it_counts_is_not() {
+        let sidecars = Sidecars::new(reqwest::Client::new(), Arc::new(|_| {}));
+        let (key, ip) = (key(), IpAddr::from([10, 0, 0, 1]));
+        sidecars.locate(&key, Some(ip));
+        let say = |state: SignerState, reason: &str, detail: &str| {
+            let (reason, detail) = (reason.to_owned(), Some(detail.to_owned()));
+            let signer = Some(SignerStatus { state, held_since: None, epoch: None, reason, detail });
+            sidecars.remember(&key, ip, Some(StatusBody { signer, ..status_body() }))
+        };
+        assert!(say(SignerState::Waiting, "Settling", "try again in 7 s"));
+        assert!(!say(SignerState::Waiting, "Settling", "try again in 5 s"));
+        assert!(say(SignerState::Waiting, "HeldByAnother", "by b"));
+        assert!(say(SignerState::Held, "Held", ""));
     }
 
     #[test]

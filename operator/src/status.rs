@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::ResourceExt as _;
-use sidecar_util::http::{GroupRole, StatusBody};
+use sidecar_util::http::{GroupRole, SignerState, StatusBody};
 use sidecar_util::{Metagraph, Neuron, Score, Tao};
 
 use crate::apply::Outcome;
@@ -203,9 +203,10 @@ fn verdicts(
         verdicts.push((c::STAKE_SUFFICIENT, stake_sufficient(observed, neuron)));
         verdicts.push((c::VALIDATOR_PERMIT, permit(neuron)));
         verdicts.push((c::WEIGHTS_CURRENT, weights_current(neuron)));
-        verdicts.push((c::STATE_DURABLE, durable(observed)));
         verdicts.push((c::VOTER, voter(observed)));
     }
+    verdicts.push((c::STATE_DURABLE, durable(observed)));
+    verdicts.push((c::SIGNER_HELD, signer_held(observed)));
     verdicts.push((c::AXON_PUBLISHED, axon_published(node, neuron)));
     keep_what_is_not_known_yet(&mut verdicts, node, observed);
     verdicts.push((c::UP_TO_DATE, up_to_date(observed, outcome, hold.as_ref())));
@@ -227,7 +228,8 @@ fn keep_what_is_not_known_yet(verdicts: &mut [(&'static str, Verdict)], node: &N
     ];
     for (type_, verdict) in verdicts {
         let chain_unknown = OF_CHAIN.contains(type_) && !observed.chain.looked_at;
-        let sidecar_unknown = *type_ == c::VOTER && matches!(observed.sidecar, Answer::NotAsked);
+        let sidecar_unknown =
+            [c::VOTER, c::SIGNER_HELD].contains(type_) && matches!(observed.sidecar, Answer::NotAsked);
         if chain_unknown || sidecar_unknown {
             let on_record = node.status.conditions.iter().find(|condition| condition.type_ == *type_);
             *verdict = on_record.map_or_else(|| Verdict::unknown("not looked at yet"), Verdict::on_record);
@@ -367,9 +369,7 @@ fn durable(observed: &Observed) -> Verdict {
 }
 
 fn voter(observed: &Observed) -> Verdict {
-    let Some(sidecar) = observed.sidecar.body() else {
-        return Verdict { reason: reason::SIDECAR_SILENT.into(), ..Verdict::unknown("the sidecar does not answer") };
-    };
+    let Some(sidecar) = observed.sidecar.body() else { return silent() };
     match sidecar.group.as_ref().map(|group| group.role) {
         Some(GroupRole::Leader | GroupRole::Follower | GroupRole::Candidate) => Verdict::yes("votes in the group"),
         Some(GroupRole::Learner) => Verdict::no(reason::LEARNER, "follows the group without a vote"),
@@ -378,6 +378,26 @@ fn voter(observed: &Observed) -> Verdict {
             "not part of the group yet: the group's leader takes it in once it is reachable",
         ),
     }
+}
+
+/// What the sidecar says of its signer, in its words. What passes by itself at every start and end is no verdict yet.
+fn signer_held(observed: &Observed) -> Verdict {
+    let Some(sidecar) = observed.sidecar.body() else { return silent() };
+    let Some(signer) = &sidecar.signer else { return Verdict::unknown("the sidecar is starting") };
+    let message = signer.detail.clone().unwrap_or_default();
+    match signer.state {
+        SignerState::Held => Verdict::yes("the sidecar holds the signing lease of the hotkey"),
+        SignerState::Starting | SignerState::Released => {
+            Verdict { reason: signer.reason.clone(), ..Verdict::unknown(message) }
+        }
+        SignerState::Waiting | SignerState::Unreachable | SignerState::MessagesOnly | SignerState::ForeignSigner => {
+            Verdict::no(&signer.reason, message)
+        }
+    }
+}
+
+fn silent() -> Verdict {
+    Verdict { reason: reason::SIDECAR_SILENT.into(), ..Verdict::unknown("the sidecar does not answer") }
 }
 
 fn up_to_date(observed: &Observed, outcome: &Outcome, hold: Option<&Hold>) -> Verdict {

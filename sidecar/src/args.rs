@@ -169,7 +169,8 @@ pub struct RunArgs {
     /// File with the password of the hotkey file, where that is encrypted. Opening one takes seconds and 512 MiB of memory.
     #[arg(long, env = "MYCELIUM_HOTKEY_PASSWORD_FILE")]
     pub hotkey_password_file: Option<PathBuf>,
-    /// Folder for the log and the state of the group; each validator needs its own. Not used beside a miner.
+    /// Folder for what must outlive this process: the journal of extrinsics, what the signer has seen, and beside a validator
+    /// the log and the state of the group. Each sidecar needs its own.
     #[arg(long, env = "MYCELIUM_DATA_DIR", default_value = DEFAULTS.data_dir)]
     pub data_dir: PathBuf,
     /// Address of the HTTP API.

@@ -61,7 +61,7 @@ pub struct Config {
     pub hotkey_file: PathBuf,
     /// File with the hotkey file's password.
     pub hotkey_password_file: Option<PathBuf>,
-    /// Folder of the group's log.
+    /// Folder of the signer's journal and of the group's log.
     pub data_dir: PathBuf,
     /// Address of the HTTP API.
     pub listen: SocketAddr,

@@ -54,6 +54,9 @@ const NONCE_BLOCKS: u64 = 8;
 /// before it is.
 const KEEP_BLOCKS: u64 = 25;
 
+/// Pause before the folder is tried again that extrinsics could not be remembered in: a full disk is emptied by somebody.
+const FOLDER_RETRY: Duration = Duration::from_secs(5);
+
 /// Where the lease is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum LeasePlace {
@@ -193,6 +196,8 @@ pub(crate) struct Signer {
     folder: PathBuf,
     /// Makes extrinsics; or why it does not.
     submitter: Mutex<Result<Running, String>>,
+    /// Why the memory could not be written, if that failed last.
+    forgetful: Mutex<Option<Refusal>>,
     /// For the parts that outlive a call.
     own: Weak<Self>,
     chain: QuerierHandle,
@@ -221,6 +226,7 @@ impl Signer {
             policy,
             folder,
             submitter: Mutex::new(Err("the sidecar is starting".to_owned())),
+            forgetful: Mutex::default(),
             own: own.clone(),
             chain,
             network,
@@ -248,6 +254,7 @@ impl Signer {
     /// Keeps a submitter for the Network as it is described.
     async fn run_submitter(&self, stop: CancellationToken) {
         let mut networks = self.network.clone();
+        let mut said = None;
         loop {
             let network = networks.borrow_and_update().clone();
             let outdated = match &*self.submitter.lock() {
@@ -257,14 +264,22 @@ impl Signer {
             if outdated {
                 self.stop_submitter("the Network's description has changed").await;
                 let started = Running::start(self, LeaseGate(self.own.clone()), &self.folder);
-                if let Err(cause) = &started {
-                    warn!(cause, "no extrinsics are made");
-                }
+                let cause = started.as_ref().err().cloned();
                 *self.submitter.lock() = started;
+                // One line for each change.
+                if cause != said {
+                    if let Some(cause) = &cause {
+                        warn!(cause, "no extrinsics are made");
+                    } else {
+                        info!("extrinsics are made again");
+                    }
+                }
+                said = cause;
             }
             tokio::select! {
                 () = stop.cancelled() => break,
                 Ok(()) = networks.changed() => {}
+                () = tokio::time::sleep(FOLDER_RETRY), if said.is_some() => {}
             }
         }
         self.stop_submitter("the sidecar stops").await;
@@ -394,13 +409,17 @@ impl Signer {
     /// The signer for status and conditions.
     pub(crate) fn status(&self) -> SignerStatus {
         let tenure = self.lease.tenure();
-        let refusal = self.lease.permit().map_err(Refusal::NotHeld).and_then(|_| self.clear()).err();
+        let refusal = self.lease.permit().map_err(Refusal::NotHeld).and_then(|_| self.clear());
+        let refusal = refusal.and_then(|()| self.remembers()).err();
         let state = match &refusal {
             None => SignerState::Held,
             Some(Refusal::Foreign(_)) => SignerState::ForeignSigner,
+            Some(Refusal::NoSubmitter { .. } | Refusal::Memory { .. }) => SignerState::MessagesOnly,
             Some(Refusal::NotHeld(NotHeld::Unreachable { .. } | NotHeld::Expired)) => SignerState::Unreachable,
             Some(Refusal::NotHeld(NotHeld::Released)) => SignerState::Released,
-            Some(Refusal::NotHeld(NotHeld::Starting) | Refusal::NotLooked(_)) => SignerState::Starting,
+            Some(Refusal::NotHeld(NotHeld::Starting | NotHeld::Settling { .. }) | Refusal::NotLooked(_)) => {
+                SignerState::Starting
+            }
             Some(_) => SignerState::Waiting,
         };
         let held_since = tenure.and_then(|(held, _)| Timestamp::now().checked_sub(held).ok());
@@ -411,6 +430,12 @@ impl Signer {
             reason: refusal.as_ref().map_or("Held", Refusal::reason).to_owned(),
             detail: refusal.map(|refusal| refusal.to_string()),
         }
+    }
+
+    /// Whether what is signed for the chain could be remembered.
+    fn remembers(&self) -> Result<(), Refusal> {
+        self.with_submitter(|_| ())?;
+        self.forgetful.lock().clone().map_or(Ok(()), Err)
     }
 
     fn gauges(&self) -> metrics::Gauges {
@@ -434,6 +459,11 @@ impl Signer {
                 // Nobody knows when this view was asked for, so it says nothing of what was signed until now.
                 let unknown = clock::Moment { boot: Duration::ZERO, wall: Duration::ZERO };
                 self.lease.looked(unknown, look.block, look.block);
+                if self.lease.look_is_due()
+                    && let Err(cause) = self.look_anew().await
+                {
+                    warn!(%cause, "what the signer before has sent is not known yet");
+                }
                 let due = nonce_at.is_none_or(|at| look.block >= at + NONCE_BLOCKS || look.block < at);
                 let looked = if due { self.with_nonce(look).await } else { Ok(look) };
                 match looked {
@@ -479,6 +509,16 @@ impl Signer {
         }
     }
 
+    /// Asks the chain now, for who has to know that the answer is not from before; returns its newest final block.
+    async fn look_anew(&self) -> Result<u64, Refusal> {
+        let asked = self.lease.now();
+        let view = self.chain.refresh().await.map_err(|problem| Refusal::NotLooked(problem.to_string()))?;
+        let metagraph = view.metagraph.as_ref();
+        let block = metagraph.ok_or_else(|| Refusal::NotLooked("the chain was not read yet".to_owned()))?.block;
+        self.lease.looked(asked, block, block);
+        Ok(block)
+    }
+
     fn look_of(&self, view: &ChainView) -> Option<Look> {
         let metagraph = view.metagraph.as_ref()?;
         let neuron = metagraph.by_hotkey(&self.pair.hotkey());
@@ -491,7 +531,9 @@ impl Signer {
 
     fn keep(&self, memory: &Memory) -> Result<(), Refusal> {
         let path = memory_file(&self.folder);
-        write_memory(&path, memory).map_err(|error| Refusal::Memory { path, cause: error.to_string() })
+        let kept = write_memory(&path, memory).map_err(|error| Refusal::Memory { path, cause: error.to_string() });
+        *self.forgetful.lock() = kept.as_ref().err().cloned();
+        kept
     }
 }
 

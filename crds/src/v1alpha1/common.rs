@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{PodSpec, ResourceRequirements};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::KubeSchema;
 use schemars::{JsonSchema, Schema};
 use serde::{Deserialize, Serialize};
@@ -101,6 +102,46 @@ impl AxonSpec {
     pub fn with_exposure(exposure: AxonExposure) -> Self {
         Self { exposure, port: Self::DEFAULT_PORT, node_port: None, address: None }
     }
+}
+
+/// The volume that holds what a node must not forget.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[x_kube(validation = Rule::new("has(self.storageClassName) == has(oldSelf.storageClassName) && (!has(self.storageClassName) || self.storageClassName == oldSelf.storageClassName)")
+    .message("storage.storageClassName cannot be changed: delete the resource and its volume claim, and make another"))]
+#[serde(rename_all = "camelCase")]
+pub struct StorageSpec {
+    /// Size of the volume.
+    #[schemars(extend("nullable" = false))]
+    #[serde(default = "StorageSpec::default_size")]
+    pub size: Quantity,
+    /// Storage class; the cluster's default when absent. Cannot be changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub storage_class_name: Option<String>,
+    /// What happens to the volume when the resource is deleted.
+    #[serde(default)]
+    pub retention: StorageRetention,
+}
+
+impl StorageSpec {
+    fn default_size() -> Quantity {
+        Quantity("1Gi".into())
+    }
+}
+
+impl Default for StorageSpec {
+    fn default() -> Self {
+        Self { size: Self::default_size(), storage_class_name: None, retention: StorageRetention::default() }
+    }
+}
+
+/// What happens to a volume when its Validator or Miner is deleted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+pub enum StorageRetention {
+    /// The claim stays; a resource of the same kind and name takes it up again.
+    #[default]
+    Retain,
+    /// The claim goes with the resource.
+    Delete,
 }
 
 /// When the kubelet pulls an image.

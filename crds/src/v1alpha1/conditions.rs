@@ -20,8 +20,11 @@ pub const WEIGHTS_CURRENT: &str = "WeightsCurrent";
 pub const AXON_PUBLISHED: &str = "AxonPublished";
 /// The member votes in the group.
 pub const VOTER: &str = "Voter";
-/// The volume that holds the member's log is bound.
+/// The volume that holds what the node must not forget is bound.
 pub const STATE_DURABLE: &str = "StateDurable";
+/// The sidecar holds the hotkey's signing lease and signs all that its policy allows. What keeps it from that stands in reason
+/// and message, in the sidecar's own words.
+pub const SIGNER_HELD: &str = "SignerHeld";
 /// The pod that runs is the pod that the spec asks for.
 pub const UP_TO_DATE: &str = "UpToDate";
 /// The group of validators has a leader.

@@ -1,11 +1,11 @@
-//! A miner: one hotkey, one pod, no vote.
+//! A miner: one hotkey, one pod, one volume, no vote.
 
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
-use super::{AxonExposure, AxonSpec, NetworkRef, NodeStatus, PodTemplate, SecretKeyRef, SidecarOverrides};
+use super::{AxonExposure, AxonSpec, NetworkRef, NodeStatus, PodTemplate, SecretKeyRef, SidecarOverrides, StorageSpec};
 
-/// A miner of a Network: one hotkey, one pod.
+/// A miner of a Network: one hotkey, one pod, one volume.
 #[derive(CustomResource, Debug, Clone, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[kube(
     group = "mycelium.network",
@@ -16,7 +16,7 @@ use super::{AxonExposure, AxonSpec, NetworkRef, NodeStatus, PodTemplate, SecretK
     derive = "PartialEq",
     shortname = "mnr",
     category = "bittensor",
-    doc = "A miner of a Network: one hotkey, one pod.",
+    doc = "A miner of a Network: one hotkey, one pod, one volume.",
     validation = Rule::new("size(self.metadata.name) <= 47").message("metadata.name must have at most 47 characters: names of the objects made for it are longer"),
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
     printcolumn(name = "UID", type_ = "integer", json_path = ".status.neuron.uid"),
@@ -26,6 +26,7 @@ use super::{AxonExposure, AxonSpec, NetworkRef, NodeStatus, PodTemplate, SecretK
     printcolumn(name = "Axon", type_ = "string", json_path = ".status.neuron.axon.endpoint"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     printcolumn(name = "Reason", type_ = "string", priority = "1", json_path = ".status.conditions[?(@.type==\"Ready\")].reason"),
+    printcolumn(name = "Signs", type_ = "string", priority = "1", json_path = ".status.conditions[?(@.type==\"SignerHeld\")].status"),
     printcolumn(name = "Network", type_ = "string", priority = "1", json_path = ".spec.networkRef.name"),
     printcolumn(name = "Hotkey", type_ = "string", priority = "1", json_path = ".status.hotkey"),
     selectable = ".spec.networkRef.name"
@@ -48,6 +49,10 @@ pub struct MinerSpec {
     /// Where the user's container serves its axon, and how peers reach it.
     #[serde(default = "MinerSpec::default_axon")]
     pub axon: AxonSpec,
+    /// The volume that holds what its sidecar has signed: what was sent to the chain must outlive the pod, or it could be sent
+    /// twice.
+    #[serde(default)]
+    pub storage: StorageSpec,
     /// What this sidecar does differently from the Network's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sidecar: Option<SidecarOverrides>,

@@ -84,6 +84,14 @@ pub struct ChainSpec {
         .message("chain.endpoints: each must start with ws:// or wss://"))]
     #[schemars(inner(length(min = 6, max = 512)))]
     pub endpoints: Vec<String>,
+    /// WebSocket endpoints (`wss://` or `ws://`) of archive nodes, which keep the state of every block. They are asked only
+    /// for blocks that `endpoints` have forgotten, such as the weights at an old block; without one, such a question is refused.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8))]
+    #[x_kube(validation = Rule::new("self.all(endpoint, endpoint.startsWith('ws://') || endpoint.startsWith('wss://'))")
+        .message("chain.archiveEndpoints: each must start with ws:// or wss://"))]
+    #[schemars(inner(length(min = 6, max = 512)))]
+    pub archive_endpoints: Vec<String>,
     /// Genesis hash that the chain must have. When absent, the first one seen is kept in status and expected from then on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(regex(pattern = r"^0x[0-9a-f]{64}$"))]

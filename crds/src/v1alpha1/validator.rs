@@ -1,11 +1,9 @@
 //! A validator: one hotkey, one pod, one volume, one vote.
 
-use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::{CustomResource, KubeSchema};
-use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{AxonExposure, AxonSpec, NetworkRef, NodeStatus, PodTemplate, SecretKeyRef, SidecarOverrides};
+use super::{AxonExposure, AxonSpec, NetworkRef, NodeStatus, PodTemplate, SecretKeyRef, SidecarOverrides, StorageSpec};
 
 /// A validator of a Network: one hotkey, one pod, one volume, at most one vote in the group.
 #[derive(CustomResource, Debug, Clone, PartialEq, Serialize, Deserialize, KubeSchema)]
@@ -30,6 +28,7 @@ use super::{AxonExposure, AxonSpec, NetworkRef, NodeStatus, PodTemplate, SecretK
     printcolumn(name = "Axon", type_ = "string", json_path = ".status.neuron.axon.endpoint"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     printcolumn(name = "Reason", type_ = "string", priority = "1", json_path = ".status.conditions[?(@.type==\"Ready\")].reason"),
+    printcolumn(name = "Signs", type_ = "string", priority = "1", json_path = ".status.conditions[?(@.type==\"SignerHeld\")].status"),
     printcolumn(name = "Network", type_ = "string", priority = "1", json_path = ".spec.networkRef.name"),
     printcolumn(name = "Hotkey", type_ = "string", priority = "1", json_path = ".status.hotkey"),
     selectable = ".spec.networkRef.name"
@@ -52,7 +51,7 @@ pub struct ValidatorSpec {
     /// Where the user's container serves its axon, and how peers reach it.
     #[serde(default = "ValidatorSpec::default_axon")]
     pub axon: AxonSpec,
-    /// The volume that holds the member's log and state.
+    /// The volume that holds the member's log and state, and what its sidecar has signed.
     #[serde(default)]
     pub storage: StorageSpec,
     /// What this sidecar does differently from the Network's.
@@ -68,44 +67,4 @@ impl ValidatorSpec {
     fn default_axon() -> AxonSpec {
         AxonSpec::with_exposure(AxonExposure::None)
     }
-}
-
-/// The volume that holds a validator's log and state.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, KubeSchema)]
-#[x_kube(validation = Rule::new("has(self.storageClassName) == has(oldSelf.storageClassName) && (!has(self.storageClassName) || self.storageClassName == oldSelf.storageClassName)")
-    .message("storage.storageClassName cannot be changed: delete the Validator and make another"))]
-#[serde(rename_all = "camelCase")]
-pub struct StorageSpec {
-    /// Size of the volume.
-    #[schemars(extend("nullable" = false))]
-    #[serde(default = "StorageSpec::default_size")]
-    pub size: Quantity,
-    /// Storage class; the cluster's default when absent. Cannot be changed.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub storage_class_name: Option<String>,
-    /// What happens to the volume when the Validator is deleted.
-    #[serde(default)]
-    pub retention: StorageRetention,
-}
-
-impl StorageSpec {
-    fn default_size() -> Quantity {
-        Quantity("1Gi".into())
-    }
-}
-
-impl Default for StorageSpec {
-    fn default() -> Self {
-        Self { size: Self::default_size(), storage_class_name: None, retention: StorageRetention::default() }
-    }
-}
-
-/// What happens to a volume when its Validator is deleted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
-pub enum StorageRetention {
-    /// The claim stays; a Validator of the same name takes it up again.
-    #[default]
-    Retain,
-    /// The claim goes with the Validator.
-    Delete,
 }

@@ -68,6 +68,11 @@ fn the_api_server_refuses_what_the_schema_and_its_rules_can_see() -> Result<()> 
     )?;
     refused(
         &world,
+        &network(json!({ "netuid": 1, "chain": { "endpoints": ["ws://c:1"], "archiveEndpoints": ["old:1"] } })),
+        &["chain.archiveEndpoints: each must start with ws:// or wss://"],
+    )?;
+    refused(
+        &world,
         &network(json!({ "netuid": 1, "chain": { "endpoints": ["ws://c:1"], "genesisHash": "0x12" } })),
         &["genesisHash"],
     )?;

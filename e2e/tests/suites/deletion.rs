@@ -8,18 +8,20 @@ use crate::world::{PATIENCE, World, condition_of};
 
 /// A hotkey that is not registered on the chain: enough to be run, not enough to count.
 const SEED: &str = "0xe9ecedcda6b9c180b58e5c2ea24c253ca5262500fe1c2ac8b3bd3f07f2aa9e94";
-const HOTKEY: &str = "5ConhHUvVYDhRdMXfVrzW3tV14EG2mbAS7ixr2cjdnNpW3c4";
+pub(crate) const HOTKEY: &str = "5ConhHUvVYDhRdMXfVrzW3tV14EG2mbAS7ixr2cjdnNpW3c4";
 
 /// A Secret with that hotkey, and a Validator of it.
 pub(crate) fn manifest(namespace: &str, name: &str) -> Value {
+    json!({ "apiVersion": "v1", "kind": "List", "items": [secret(namespace), validator(namespace, name)] })
+}
+
+/// A Secret `hotkey` with that hotkey.
+pub(crate) fn secret(namespace: &str) -> Value {
     let file = format!(r#"{{"secretSeed": "{SEED}", "ss58Address": "{HOTKEY}"}}"#);
-    json!({ "apiVersion": "v1", "kind": "List", "items": [
-        {
-            "apiVersion": "v1", "kind": "Secret",
-            "metadata": { "name": "hotkey", "namespace": namespace }, "stringData": { "hotkey": file },
-        },
-        validator(namespace, name),
-    ] })
+    json!({
+        "apiVersion": "v1", "kind": "Secret",
+        "metadata": { "name": "hotkey", "namespace": namespace }, "stringData": { "hotkey": file },
+    })
 }
 
 /// A Validator whose hotkey is in the Secret `hotkey`.
@@ -71,8 +73,10 @@ fn a_deleted_validator_takes_all_with_it_but_its_volume_and_a_second_runner_is_r
 
     world.run(&["--namespace", first.name(), "delete", "validator/one", "--timeout=60s"])?;
     wait_until(PATIENCE, "all that it owned to be gone", || {
-        for object in ["pod/validator-one", "service/validator-one", "serviceaccount/validator-one"] {
-            ensure!(get(first.name(), object).is_err(), "{object} is still there");
+        for object in
+            ["pod", "service", "serviceaccount", "role", "rolebinding"].map(|kind| format!("{kind}/validator-one"))
+        {
+            ensure!(get(first.name(), &object).is_err(), "{object} is still there");
         }
         Ok(())
     })?;

@@ -10,4 +10,5 @@ mod group;
 mod install;
 mod python;
 mod repair;
+mod signing;
 mod world;

@@ -112,6 +112,8 @@ fn what_somebody_deletes_is_made_again() -> Result<()> {
     let world = World::at_rest()?;
     for object in [
         "serviceaccount/validator-val-3",
+        "role/validator-val-3",
+        "rolebinding/validator-val-3",
         "service/miner-miner-1-axon",
         "configmap/mycelium-default",
         "pod/miner-miner-1",

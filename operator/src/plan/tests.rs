@@ -8,10 +8,16 @@ use crate::node::Node as _;
 
 const IMAGE: &str = "example/sidecar:1";
 
+/// What a validator has besides its pod.
+const LASTING: [&str; 6] = ["service account", "role", "role binding", "lease", "service", "claim"];
+
 fn kinds(steps: &[Step]) -> Vec<&'static str> {
     let kind = |step: &Step| match step {
         Step::Reserve(_) => "reserve",
         Step::ServiceAccount(_) => "service account",
+        Step::Role(_) => "role",
+        Step::RoleBinding(_) => "role binding",
+        Step::Lease(_) => "lease",
         Step::Service(_) => "service",
         Step::Claim(_) => "claim",
         Step::CreatePod(_) => "create pod",
@@ -54,20 +60,66 @@ fn a_free_hotkey_is_reserved_before_anything_is_made() {
 }
 
 #[test]
-fn a_new_validator_gets_an_identity_a_service_a_volume_and_a_pod() {
+fn a_new_validator_gets_an_identity_a_lease_a_service_a_volume_and_a_pod() {
     let steps = steps(&validator(|_| {}), &observed());
-    assert_eq!(kinds(&steps), ["service account", "service", "claim", "create pod"]);
+    assert_eq!(kinds(&steps), [&LASTING[..], &["create pod"]].concat());
+}
+
+#[test]
+fn the_one_right_of_a_pod_is_the_lease_of_its_hotkey() {
+    let check = |node: NodeObject, account: &str| {
+        let steps = steps(&node, &observed());
+        let (mut role, mut binding, mut lease, mut pod) = (None, None, None, None);
+        for step in steps {
+            match step {
+                Step::Role(made) => role = Some(made),
+                Step::RoleBinding(made) => binding = Some(made),
+                Step::Lease(made) => lease = Some(made),
+                Step::CreatePod(made) => pod = Some(made),
+                _ => {}
+            }
+        }
+        let (role, binding, lease, pod) = (role.unwrap(), binding.unwrap(), lease.unwrap(), pod.unwrap());
+        let name = lease.name_any();
+        assert_eq!(lease.labels()[labels::HOTKEY], hotkey(1).to_string());
+        assert_eq!(lease.spec, None, "its content is the sidecar's");
+        assert_eq!(
+            serde_json::to_value(role.rules).unwrap(),
+            json!([{
+                "apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "resourceNames": [name],
+                "verbs": ["get", "update"],
+            }])
+        );
+        assert_eq!((&*binding.role_ref.kind, &binding.role_ref.name), ("Role", role.metadata.name.as_ref().unwrap()));
+        let subjects = serde_json::to_value(binding.subjects).unwrap();
+        assert_eq!(subjects, json!([{ "kind": "ServiceAccount", "name": account, "namespace": "default" }]));
+        let spec = pod.spec.unwrap();
+        assert_eq!(spec.service_account_name.as_deref(), Some(account));
+        let args = spec.init_containers.unwrap().remove(0).args.unwrap();
+        assert!(args.contains(&format!("--lease=default/{name}")), "{args:?}");
+    };
+    check(validator(|_| {}), "validator-v1");
+    check(validator(|value| value["spec"]["template"]["spec"]["serviceAccountName"] = json!("mine")), "mine");
+    check(miner(), "miner-m1");
+}
+
+#[test]
+fn each_hotkey_of_each_chain_has_a_lease_of_its_own() {
+    let of = |genesis: &str, number: u8| lease::name(genesis, &hotkey(number));
+    assert_eq!(of(GENESIS, 1), of(GENESIS, 1));
+    assert_ne!(of(GENESIS, 1), of(GENESIS, 2));
+    assert_ne!(of(GENESIS, 1), of("0x02", 1));
 }
 
 #[test]
 fn a_pod_as_asked_for_is_left_alone() {
     let node = validator(|_| {});
     let observed = Observed { pod: Some(running(&node, &observed())), ..observed() };
-    assert_eq!(kinds(&steps(&node, &observed)), ["service account", "service", "claim"]);
+    assert_eq!(kinds(&steps(&node, &observed)), LASTING);
 }
 
 #[test]
-fn the_sidecar_comes_first_and_alone_has_key_and_state() {
+fn the_sidecar_comes_first_and_alone_has_key_state_and_token() {
     let node = validator(|value| {
         value["spec"]["template"]["spec"]["initContainers"] = json!([{ "name": "setup", "image": "example/setup:1" }]);
     });
@@ -79,7 +131,8 @@ fn the_sidecar_comes_first_and_alone_has_key_and_state() {
     let mounts = |container: &Container| -> Vec<String> {
         container.volume_mounts.iter().flatten().map(|mount| mount.name.clone()).collect()
     };
-    assert_eq!(mounts(&init[0]), ["mycelium-config", "mycelium-hotkey", "mycelium-socket", "mycelium-state"]);
+    let all = ["mycelium-config", "mycelium-hotkey", "mycelium-socket", "mycelium-state", "mycelium-api"];
+    assert_eq!(mounts(&init[0]), all);
     assert_eq!(mounts(&init[1]), ["mycelium-socket"]);
     assert_eq!(mounts(&spec.containers[0]), ["mycelium-socket"]);
     assert_eq!(spec.automount_service_account_token, Some(false));
@@ -136,7 +189,7 @@ fn a_new_network_file_only_touches_the_pod_and_an_unknown_one_does_not() {
 #[test]
 fn a_pod_waits_for_the_file_that_it_mounts() {
     let observed = Observed { config_version: None, ..observed() };
-    assert_eq!(kinds(&steps(&validator(|_| {}), &observed)), ["service account", "service", "claim"]);
+    assert_eq!(kinds(&steps(&validator(|_| {}), &observed)), LASTING);
 }
 
 #[test]
@@ -279,7 +332,26 @@ fn the_second_of_two_with_one_hotkey_gets_nothing() {
 }
 
 #[test]
-fn miners_have_no_volume() {
+fn a_miner_has_a_volume_for_what_it_signed_as_a_validator_has() {
+    let all = steps(&miner(), &observed());
+    let kinds = kinds(&all);
+    assert_eq!(
+        kinds,
+        ["service account", "role", "role binding", "lease", "service", "service", "claim", "create pod"]
+    );
+    let (Some(Step::Claim(claim)), Some(Step::CreatePod(pod))) = (all.get(6), all.get(7)) else { panic!("{all:?}") };
+    assert_eq!(claim.metadata.name.as_deref(), Some("state-miner-m1"));
+    assert_eq!(claim.metadata.owner_references, None, "it stays, as a validator's does");
+    let spec = pod.spec.as_ref().unwrap();
+    let state = spec.volumes.iter().flatten().find(|volume| volume.name == "mycelium-state").unwrap();
+    assert_eq!(state.persistent_volume_claim.as_ref().unwrap().claim_name, "state-miner-m1");
+    let sidecar = &spec.init_containers.as_ref().unwrap()[0];
+    assert!(sidecar.args.as_ref().unwrap().contains(&"--data-dir=/var/lib/mycelium".to_owned()));
+    let mount = sidecar.volume_mounts.iter().flatten().find(|mount| mount.name == "mycelium-state").unwrap();
+    assert_eq!((mount.mount_path.as_str(), mount.read_only), ("/var/lib/mycelium", None));
+}
+
+fn miner() -> NodeObject {
     let miner: crds::v1alpha1::Miner = serde_json::from_value(json!({
         "apiVersion": "mycelium.network/v1alpha1", "kind": "Miner",
         "metadata": { "name": "m1", "namespace": "default", "uid": "miner-uid" },
@@ -289,6 +361,5 @@ fn miners_have_no_volume() {
         },
     }))
     .unwrap();
-    let steps = steps(&miner.to_object(), &observed());
-    assert_eq!(kinds(&steps), ["service account", "service", "service", "create pod"]);
+    miner.to_object()
 }

@@ -120,6 +120,12 @@ async fn a_validator_is_reserved_then_made_and_then_left_alone() {
         second,
         [
             "PATCH /api/v1/namespaces/default/serviceaccounts/validator-v1".into(),
+            "PATCH /apis/rbac.authorization.k8s.io/v1/namespaces/default/roles/validator-v1".into(),
+            "PATCH /apis/rbac.authorization.k8s.io/v1/namespaces/default/rolebindings/validator-v1".into(),
+            format!(
+                "PATCH /apis/coordination.k8s.io/v1/namespaces/default/leases/{}",
+                crate::resources::lease::name(GENESIS, &hotkey(1))
+            ),
             "PATCH /api/v1/namespaces/default/services/validator-v1".into(),
             "PATCH /api/v1/namespaces/default/persistentvolumeclaims/state-validator-v1".into(),
             "POST /api/v1/namespaces/default/pods".into(),

@@ -4,19 +4,21 @@ use std::collections::BTreeMap;
 
 use crds::v1alpha1::{AxonExposure, Network};
 use k8s_openapi::api::core::v1::{
-    Capabilities, ConfigMapVolumeSource, Container, ContainerPort, EmptyDirVolumeSource, EnvVar, HTTPGetAction,
-    KeyToPath, PersistentVolumeClaimVolumeSource, Pod, PodSpec, Probe, ResourceRequirements, SeccompProfile,
-    SecretVolumeSource, SecurityContext, Volume, VolumeMount,
+    Capabilities, ConfigMapProjection, ConfigMapVolumeSource, Container, ContainerPort, DownwardAPIProjection,
+    DownwardAPIVolumeFile, EmptyDirVolumeSource, EnvVar, HTTPGetAction, KeyToPath, ObjectFieldSelector,
+    PersistentVolumeClaimVolumeSource, Pod, PodSpec, Probe, ProjectedVolumeSource, ResourceRequirements,
+    SeccompProfile, SecretVolumeSource, SecurityContext, ServiceAccountTokenProjection, Volume, VolumeMount,
+    VolumeProjection,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::ResourceExt as _;
 use sha2::{Digest as _, Sha256};
 
-use super::{config_map, owned_meta};
+use super::{config_map, owned_meta, service_account};
 use crate::error::Error;
 use crate::labels;
-use crate::node::{Kind, NodeObject};
+use crate::node::NodeObject;
 
 /// Port of the sidecar's HTTP API.
 pub(crate) const HTTP_PORT: u16 = 9100;
@@ -32,11 +34,17 @@ const CONFIG_VOLUME: &str = "mycelium-config";
 const HOTKEY_VOLUME: &str = "mycelium-hotkey";
 const SOCKET_VOLUME: &str = "mycelium-socket";
 const STATE_VOLUME: &str = "mycelium-state";
+const API_VOLUME: &str = "mycelium-api";
 
 const CONFIG_DIR: &str = "/etc/mycelium";
 const HOTKEY_DIR: &str = "/var/run/secrets/mycelium";
 const SOCKET_DIR: &str = "/run/mycelium";
 const STATE_DIR: &str = "/var/lib/mycelium";
+/// Where every client of the API server looks for its credentials.
+const API_DIR: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
+
+/// Lifetime of the token in that folder, as the kubelet gives it to pods of its own accord. It brings a new one in time.
+const TOKEN_SECONDS: i64 = 3607;
 
 /// Where the user's code finds the socket.
 const SOCKET_ENV: &str = "MYCELIUM_SOCKET";
@@ -47,6 +55,8 @@ pub(crate) struct PodContext<'a> {
     pub(crate) network: &'a Network,
     /// Image of Networks that name none.
     pub(crate) default_image: &'a str,
+    /// Name of the hotkey's signing Lease.
+    pub(crate) lease: &'a str,
     /// Hash of the Network's file; `None` while it is not known, as right after a start of the operator.
     pub(crate) config_version: Option<&'a str>,
 }
@@ -94,8 +104,8 @@ fn hash_of(spec: &PodSpec) -> Result<String, Error> {
 }
 
 fn add_defaults(node: &NodeObject, spec: &mut PodSpec) {
-    spec.service_account_name.get_or_insert_with(|| node.key.object_name());
-    // Nothing in the pod talks to the API server unless the user asks for it.
+    spec.service_account_name = Some(service_account::of_pod(node));
+    // Nothing but the sidecar, which has a mount of its own, talks to the API server unless the user asks for it.
     spec.automount_service_account_token.get_or_insert(false);
     spec.enable_service_links.get_or_insert(false);
     let security = spec.security_context.get_or_insert_default();
@@ -140,7 +150,7 @@ fn add_axon_port(node: &NodeObject, spec: &mut PodSpec) {
 
 fn volumes(node: &NodeObject) -> Vec<Volume> {
     let secret = &node.spec.secret;
-    let mut volumes = vec![
+    vec![
         Volume {
             name: CONFIG_VOLUME.into(),
             config_map: Some(ConfigMapVolumeSource {
@@ -167,22 +177,48 @@ fn volumes(node: &NodeObject) -> Vec<Volume> {
             }),
             ..Volume::default()
         },
-    ];
-    if node.key.kind == Kind::Validator {
-        volumes.push(Volume {
+        Volume {
             name: STATE_VOLUME.into(),
             persistent_volume_claim: Some(PersistentVolumeClaimVolumeSource {
                 claim_name: node.key.claim_name(),
                 read_only: None,
             }),
             ..Volume::default()
-        });
-    }
-    volumes
+        },
+        Volume { name: API_VOLUME.into(), projected: Some(api_access()), ..Volume::default() },
+    ]
+}
+
+/// What the kubelet would mount into every container if the pod asked for it: this one is for the sidecar alone.
+fn api_access() -> ProjectedVolumeSource {
+    let token = ServiceAccountTokenProjection {
+        path: "token".into(),
+        expiration_seconds: Some(TOKEN_SECONDS),
+        ..ServiceAccountTokenProjection::default()
+    };
+    let authority = ConfigMapProjection {
+        name: "kube-root-ca.crt".into(),
+        items: Some(vec![KeyToPath { key: "ca.crt".into(), path: "ca.crt".into(), mode: None }]),
+        ..ConfigMapProjection::default()
+    };
+    let namespace = DownwardAPIVolumeFile {
+        path: "namespace".into(),
+        field_ref: Some(ObjectFieldSelector { field_path: "metadata.namespace".into(), api_version: None }),
+        ..DownwardAPIVolumeFile::default()
+    };
+    let sources = vec![
+        VolumeProjection { service_account_token: Some(token), ..VolumeProjection::default() },
+        VolumeProjection { config_map: Some(authority), ..VolumeProjection::default() },
+        VolumeProjection {
+            downward_api: Some(DownwardAPIProjection { items: Some(vec![namespace]) }),
+            ..VolumeProjection::default()
+        },
+    ];
+    ProjectedVolumeSource { default_mode: Some(0o440), sources: Some(sources) }
 }
 
 fn sidecar(node: &NodeObject, context: PodContext<'_>) -> Container {
-    let mut args = vec![
+    let args = vec![
         "run".to_owned(),
         format!("--kind={}", node.key.kind.word()),
         format!("--config={CONFIG_DIR}/{}", config_map::FILE),
@@ -190,16 +226,16 @@ fn sidecar(node: &NodeObject, context: PodContext<'_>) -> Container {
         format!("--socket={SOCKET_DIR}/sidecar.sock"),
         format!("--listen=0.0.0.0:{HTTP_PORT}"),
         format!("--peer-listen=0.0.0.0:{PEER_PORT}"),
+        format!("--data-dir={STATE_DIR}"),
+        format!("--lease={}/{}", node.key.namespace, context.lease),
     ];
-    let mut mounts = vec![
+    let mounts = vec![
         mount(CONFIG_VOLUME, CONFIG_DIR, true),
         mount(HOTKEY_VOLUME, HOTKEY_DIR, true),
         mount(SOCKET_VOLUME, SOCKET_DIR, false),
+        mount(STATE_VOLUME, STATE_DIR, false),
+        mount(API_VOLUME, API_DIR, true),
     ];
-    if node.key.kind == Kind::Validator {
-        args.push(format!("--data-dir={STATE_DIR}"));
-        mounts.push(mount(STATE_VOLUME, STATE_DIR, false));
-    }
     let of_network = &context.network.spec.sidecar;
     Container {
         name: labels::SIDECAR.into(),

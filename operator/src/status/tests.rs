@@ -3,6 +3,8 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::PodStatus as CorePodStatus;
 use serde_json::json;
 
+use sidecar_util::http::SignerStatus;
+
 use super::*;
 use crate::chains::Problem;
 use crate::fixtures::{hotkey, metagraph, network, observed, status_body, validator};
@@ -97,6 +99,41 @@ fn an_operator_that_has_just_started_takes_nothing_back() {
         ..observed()
     };
     assert_eq!(status_of(&node, &just_started), node.status);
+}
+
+#[test]
+fn what_keeps_a_sidecar_from_signing_is_told_in_its_words() {
+    let signer = |state: SignerState, reason: &str, detail: Option<&str>| SignerStatus {
+        state,
+        held_since: None,
+        epoch: None,
+        reason: reason.into(),
+        detail: detail.map(Into::into),
+    };
+    let told = |signer: Option<SignerStatus>| {
+        let sidecar = Answer::Said(Arc::new(sidecar_util::http::StatusBody { signer, ..status_body() }));
+        let status = status_of(&validator(|_| {}), &Observed { sidecar, ..observed() });
+        let condition = status.conditions.iter().find(|condition| condition.type_ == c::SIGNER_HELD).unwrap().clone();
+        (condition.status, condition.reason, condition.message)
+    };
+    let expect = |status: &str, reason: &str, message: &str| (status.to_owned(), reason.to_owned(), message.to_owned());
+    let held = expect("True", "AsExpected", "the sidecar holds the signing lease of the hotkey");
+    assert_eq!(told(Some(signer(SignerState::Held, "Held", None))), held);
+    for (state, status) in [
+        (SignerState::Starting, "Unknown"),
+        (SignerState::Released, "Unknown"),
+        (SignerState::Waiting, "False"),
+        (SignerState::Unreachable, "False"),
+        (SignerState::MessagesOnly, "False"),
+        (SignerState::ForeignSigner, "False"),
+    ] {
+        let said = expect(status, "MemoryFailed", "`/x` cannot be written: make it writable");
+        assert_eq!(told(Some(signer(state, &said.1, Some(&said.2)))), said, "{state:?}");
+    }
+    assert_eq!(told(None), expect("Unknown", "Unknown", "the sidecar is starting"));
+    check(&status_of(&validator(|_| {}), &observed()), c::SIGNER_HELD, ("Unknown", "Unknown"));
+    let silent = Observed { sidecar: Answer::Silent, ..observed() };
+    check(&status_of(&validator(|_| {}), &silent), c::SIGNER_HELD, ("Unknown", "SidecarSilent"));
 }
 
 #[test]

@@ -178,15 +178,12 @@ impl Consensus {
     /// Waits until the member stops, and says why: the disk failed, a bug, or [`Self::shutdown`]. A member that stopped by
     /// itself does not recover; end the process, and start it from what is on the disk.
     pub async fn stopped(&self) -> String {
-        let mut metrics = self.inner.raft.metrics();
-        loop {
-            if let Err(fatal) = &metrics.borrow_watched().running_state {
-                return fatal.to_string();
-            }
-            if metrics.changed().await.is_err() {
-                return "openraft has ended".into();
-            }
-        }
+        // The metrics of the server change seldom and end with openraft. Those of everything change fifty times a second.
+        let mut server = self.inner.raft.server_metrics();
+        while server.changed().await.is_ok() {}
+        let metrics = self.inner.raft.metrics();
+        let ended = &metrics.borrow_watched().running_state;
+        ended.as_ref().err().map_or_else(|| "openraft has ended".into(), ToString::to_string)
     }
 
     /// Stops the member. A leader hands over first, so that the others need not wait for its lease to end. The folder can

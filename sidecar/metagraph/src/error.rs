@@ -64,7 +64,7 @@ pub enum ChainError {
     /// The node no longer has the state of that block.
     #[error(
         "the node no longer has the state for {operation} ({said}): configure an archive endpoint \
-         (`archive_endpoints`), or ask for a newer block"
+         (`spec.chain.archiveEndpoints` of the Network, `archive_endpoints` in its file), or ask for a newer block"
     )]
     StateDiscarded {
         /// The call.

@@ -150,6 +150,10 @@ pub(super) fn status(body: &StatusBody, output: Output) -> String {
     }
     let states = body.registry.states.iter().map(|(state, count)| format!("{count} {}", word(state)));
     rows.push(("REGISTRY", states.collect::<Vec<_>>().join(", ")));
+    if let Some(signer) = &body.signer {
+        let why = signer.detail.as_ref().map(|detail| format!(": {detail}")).unwrap_or_default();
+        rows.push(("SIGNER", word(signer.state) + &why));
+    }
     if let Some(group) = &body.group {
         rows.extend([
             ("ROLE", word(group.role)),

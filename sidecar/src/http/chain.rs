@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use sidecar_util::{Coldkey, Uid, ValueError};
-use utoipa::IntoParams;
+use utoipa::{IntoParams, IntoResponses};
 use warp::Filter;
 use warp::reply::Response;
 
@@ -76,6 +76,21 @@ struct BlockParameter {
     block: Option<u64>,
 }
 
+/// Why something is not read.
+#[derive(IntoResponses)]
+#[expect(dead_code, reason = "describes what a `ReadFailure` becomes, for OpenAPI")]
+enum ReadRefusals {
+    /// `urn:mycelium:invalid-parameter`: every one that cannot be used
+    #[response(status = 400)]
+    Invalid,
+    /// `urn:mycelium:absent`: no such block, none that is kept, or nothing of the kind at it
+    #[response(status = 404)]
+    Absent,
+    /// `urn:mycelium:chain-unavailable`: the chain cannot be read
+    #[response(status = 503)]
+    Unavailable,
+}
+
 impl From<ReadFailure> for Problem {
     fn from(failure: ReadFailure) -> Self {
         match failure {
@@ -121,9 +136,7 @@ fn matrix_asked(asked: &Asked, matrix: Matrix) -> Result<MatrixAsked, Problem> {
     params(MatrixParameters),
     responses(
         (status = 200, description = "One row for each neuron that set weights", body = MatrixBody),
-        (status = 400, description = "`urn:mycelium:invalid-parameter`: every one that cannot be used"),
-        (status = 404, description = "`urn:mycelium:absent`: no such block, none that is kept, or nothing of the kind at it"),
-        (status = 503, description = "`urn:mycelium:chain-unavailable`: the chain cannot be read"),
+        ReadRefusals,
     )
 )]
 pub(crate) async fn weights(app: &App, asked: &Asked) -> Response {
@@ -138,9 +151,7 @@ pub(crate) async fn weights(app: &App, asked: &Asked) -> Response {
     params(MatrixParameters),
     responses(
         (status = 200, description = "One row for each neuron that has bonds", body = MatrixBody),
-        (status = 400, description = "`urn:mycelium:invalid-parameter`: every one that cannot be used"),
-        (status = 404, description = "`urn:mycelium:absent`: no such block, none that is kept, or nothing of the kind at it"),
-        (status = 503, description = "`urn:mycelium:chain-unavailable`: the chain cannot be read"),
+        ReadRefusals,
     )
 )]
 pub(crate) async fn bonds(app: &App, asked: &Asked) -> Response {
@@ -162,9 +173,7 @@ async fn matrix(app: &App, asked: &Asked, matrix: Matrix) -> Response {
     params(BlockParameter),
     responses(
         (status = 200, description = "All that the chain's runtime names", body = HyperparametersBody),
-        (status = 400, description = "`urn:mycelium:invalid-parameter`: every one that cannot be used"),
-        (status = 404, description = "`urn:mycelium:absent`: no such block, none that is kept, or nothing of the kind at it"),
-        (status = 503, description = "`urn:mycelium:chain-unavailable`: the chain cannot be read"),
+        ReadRefusals,
     )
 )]
 pub(crate) async fn hyperparameters(app: &App, asked: &Asked) -> Response {
@@ -182,9 +191,7 @@ pub(crate) async fn hyperparameters(app: &App, asked: &Asked) -> Response {
     params(IdentityParameters),
     responses(
         (status = 200, description = "Those that said who they are", body = IdentitiesBody),
-        (status = 400, description = "`urn:mycelium:invalid-parameter`: every one that cannot be used"),
-        (status = 404, description = "`urn:mycelium:absent`: no such block, none that is kept, or nothing of the kind at it"),
-        (status = 503, description = "`urn:mycelium:chain-unavailable`: the chain cannot be read"),
+        ReadRefusals,
     )
 )]
 pub(crate) async fn identities(app: &App, asked: &Asked) -> Response {
@@ -206,9 +213,7 @@ pub(crate) async fn identities(app: &App, asked: &Asked) -> Response {
     params(("coldkey" = inline(Coldkey), Path, description = "SS58 address of the coldkey"), BlockParameter),
     responses(
         (status = 200, description = "What it holds, stake not included", body = BalanceBody),
-        (status = 400, description = "`urn:mycelium:invalid-parameter`: every one that cannot be used"),
-        (status = 404, description = "`urn:mycelium:absent`: no such block, none that is kept, or nothing of the kind at it"),
-        (status = 503, description = "`urn:mycelium:chain-unavailable`: the chain cannot be read"),
+        ReadRefusals,
     )
 )]
 pub(crate) async fn balance(app: &App, asked: &Asked, coldkey: &str) -> Response {

@@ -530,6 +530,14 @@ impl Guard {
         Belief::Ours(Tenure { record, sent, acquired: now, settling, before })
     }
 
+    /// Whether nobody knows yet how far the extrinsics of the holder before reach, and a look at the chain that begins now would
+    /// say so. It must not wait for the first extrinsic: until it is known, the next holder cannot tell either.
+    pub(crate) fn look_is_due(&self, now: Moment) -> bool {
+        let due =
+            |tenure: &Tenure| tenure.before == Fence::Unknown && tenure.acquired.age_at_least(now) >= tenure.settling;
+        matches!(&self.belief, Belief::Ours(tenure) if due(tenure))
+    }
+
     /// The chain was looked at: its best block and the newest final one, asked for at a time.
     ///
     /// What had to enter the chain before the final block, and did not, never will.

@@ -129,6 +129,11 @@ impl Lease {
         self.guard.lock().looked(asked, best, finalized);
     }
 
+    /// See [`Guard::look_is_due`].
+    pub(crate) fn look_is_due(&self) -> bool {
+        self.guard.lock().look_is_due(self.clock.now())
+    }
+
     /// Time left in which signing is permitted.
     pub(crate) fn time_left(&self) -> Duration {
         self.guard.lock().time_left(self.clock.now())

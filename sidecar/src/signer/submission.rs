@@ -149,10 +149,7 @@ impl Signer {
         let block = self.current_block()?;
         let permit = match self.lease.permit_extrinsic(block + MORTALITY_BLOCKS, block).await {
             Err(NotHeld::NotLooked) => {
-                let asked = self.lease.now();
-                let view = self.chain.refresh().await.map_err(|problem| Refusal::NotLooked(problem.to_string()))?;
-                let fresh = view.metagraph.as_ref().map_or(block, |metagraph| metagraph.block);
-                self.lease.looked(asked, fresh, fresh);
+                let fresh = self.look_anew().await?;
                 self.lease.permit_extrinsic(fresh + MORTALITY_BLOCKS, fresh).await
             }
             outcome => outcome,

@@ -1,15 +1,14 @@
 //! A development chain as a process.
 
 use std::io::{BufRead, BufReader};
-use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use serde_json::{Value, json};
-use sidecar_util::{BlockHash, Hotkey};
+use sidecar_util::BlockHash;
 use tempfile::TempDir;
 
-use super::pod::exchange;
+use super::rpc::Rpc;
 use super::{free_address, pair};
 
 /// A chain with 250 ms blocks and subnet 1. It is killed when this is dropped.
@@ -17,6 +16,8 @@ pub(crate) struct Devchain {
     process: Option<Child>,
     address: String,
     directory: TempDir,
+    /// Flags beside those that every chain has.
+    pub(crate) flags: Vec<String>,
     pub(crate) genesis_hash: Option<BlockHash>,
 }
 
@@ -41,10 +42,14 @@ impl Devchain {
 
     /// A chain with these neurons, as a genesis file has them; not started yet.
     pub(crate) fn with_neurons(neurons: &[Value]) -> Self {
-        let genesis = json!({"subnets": [{"netuid": 1, "hyperparameters": {"tempo": 10}, "neurons": neurons}]});
+        Self::with_genesis(&json!({"subnets": [{"netuid": 1, "hyperparameters": {"tempo": 10}, "neurons": neurons}]}))
+    }
+
+    /// A chain with this genesis file; not started yet.
+    pub(crate) fn with_genesis(genesis: &Value) -> Self {
         let directory = tempfile::tempdir().unwrap();
         std::fs::write(directory.path().join("genesis.json"), genesis.to_string()).unwrap();
-        Self { process: None, address: free_address(), directory, genesis_hash: None }
+        Self { process: None, address: free_address(), directory, flags: vec![], genesis_hash: None }
     }
 
     pub(crate) fn run(&mut self) {
@@ -55,6 +60,7 @@ impl Devchain {
             .arg(self.directory.path().join("genesis.json"))
             .arg("--state-dir")
             .arg(self.directory.path().join("state"))
+            .args(&self.flags)
             .stdout(Stdio::piped())
             .spawn()
             .unwrap_or_else(|error| {
@@ -76,47 +82,30 @@ impl Devchain {
         }
     }
 
+    /// Its JSON-RPC, for questions that go past the sidecar.
+    pub(crate) fn rpc(&self) -> Rpc<'_> {
+        Rpc { address: &self.address, genesis_hash: self.genesis_hash.unwrap() }
+    }
+
     pub(crate) fn endpoint(&self) -> String {
         format!("ws://{}", self.address)
     }
 
-    /// One JSON-RPC call.
-    pub(crate) fn call(&self, method: &str, parameters: &Value) -> Value {
-        let stream = TcpStream::connect(&self.address).unwrap();
-        let request = json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": parameters}).to_string();
-        let headers = [("Content-Type".to_owned(), "application/json".to_owned())];
-        let (status, _, body) = exchange(stream, "POST", "/", &headers, request.as_bytes()).unwrap();
-        let mut answer: Value = serde_json::from_slice(&body).unwrap();
-        assert!(status == 200 && answer.get("error").is_none(), "{method} {parameters}: {answer}");
-        answer["result"].take()
-    }
-
-    /// Every extrinsic of every block that an account signed, with its block.
-    pub(crate) fn signed_by(&self, account: &Hotkey) -> Vec<(u64, Vec<u8>)> {
-        let header = self.call("chain_getHeader", &json!([]));
-        let last = u64::from_str_radix(header["number"].as_str().unwrap().trim_start_matches("0x"), 16).unwrap();
-        // Signed, version 4, by an account id.
-        let head = [&[0x84, 0][..], account.as_bytes()].concat();
-        let mut found = Vec::new();
-        for block in 0..=last {
-            let hash = self.call("chain_getBlockHash", &json!([block]));
-            let body = self.call("chain_getBlock", &json!([hash]));
-            for extrinsic in body["block"]["extrinsics"].as_array().unwrap() {
-                let bytes = hex::decode(extrinsic.as_str().unwrap().trim_start_matches("0x")).unwrap();
-                // Behind its length, which takes one, two or four bytes.
-                if [1, 2, 4].iter().any(|length| bytes.get(*length..).is_some_and(|rest| rest.starts_with(&head))) {
-                    found.push((block, bytes));
-                }
-            }
-        }
-        found
-    }
-
     /// Sends a transaction and waits for its block.
     pub(crate) fn transact(&self, arguments: &[&str]) {
+        self.client("tx", arguments);
+    }
+
+    /// What the chain's own program reads from it, in its newest block.
+    pub(crate) fn query(&self, arguments: &[&str]) -> Value {
+        serde_json::from_slice(&self.client("query", &[arguments, &["--json"]].concat())).unwrap()
+    }
+
+    fn client(&self, command: &str, arguments: &[&str]) -> Vec<u8> {
         let output =
-            Command::new(program()).arg("tx").args(arguments).args(["--url", &self.endpoint()]).output().unwrap();
+            Command::new(program()).arg(command).args(arguments).args(["--url", &self.endpoint()]).output().unwrap();
         assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        output.stdout
     }
 }
 

@@ -3,7 +3,7 @@
 use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Output, Stdio};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::chain::Devchain;
 use super::pod::{Pod, network};
@@ -69,7 +69,7 @@ fn verify_tells_by_its_exit_code_and_repeats_what_the_sidecar_says() {
 }
 
 #[test]
-fn nodes_status_and_weights_are_shown_as_tables_and_as_json() {
+fn nodes_and_status_are_shown_as_tables_and_as_json() {
     let chain = Devchain::start(&NEURONS);
     let pod = start(&chain);
     let (code, out, _) = text(&by_socket(&pod, &["nodes", "--sort", "stake", "--desc"]));
@@ -96,6 +96,47 @@ fn nodes_status_and_weights_are_shown_as_tables_and_as_json() {
     let (_, out, _) = text(&client(&["openapi"]).output().unwrap());
     let served = pod.get("/v1/openapi.json").unwrap().body;
     assert_eq!(serde_json::from_str::<Value>(&out).unwrap(), served);
+}
+
+#[test]
+fn weights_are_shown_as_shares_and_as_the_sidecar_tells_them() {
+    let neuron = |id: u8, weights: &[(u16, u16)]| {
+        let hotkey = pair(id).hotkey().to_string();
+        json!({"hotkey": hotkey, "coldkey": "//Ferdie", "stake": "2000", "weights": weights})
+    };
+    let neurons = [neuron(1, &[(1, 65535), (2, 21845)]), neuron(2, &[(2, 65535)]), neuron(3, &[])];
+    let mut chain = Devchain::with_neurons(&neurons);
+    chain.run();
+    let pod = start(&chain);
+    pod.until("past the genesis", |status| status.chain.block >= Some(1));
+    let (code, out, err) = text(&by_socket(&pod, &["weights"]));
+    assert_eq!((code, err.as_str()), (Some(0), ""));
+    let cells = |text: &str| -> Vec<Vec<String>> {
+        text.lines().map(|line| line.split_whitespace().map(ToOwned::to_owned).collect()).collect()
+    };
+    assert_eq!(
+        cells(&out),
+        [["FROM", "TO", "SHARE"], ["0", "1", "0.7500"], ["0", "2", "0.2500"], ["1", "2", "1.0000"]],
+        "{out}"
+    );
+    let (_, wide, _) = text(&by_socket(&pod, &["weights", "-o", "wide", "--uid", "0", "--block", "1"]));
+    assert_eq!(
+        cells(&wide),
+        [["FROM", "TO", "SHARE", "RAW"], ["0", "1", "0.7500", "65535"], ["0", "2", "0.2500", "21845"]],
+        "{wide}"
+    );
+
+    let (code, out, _) = text(&by_socket(&pod, &["weights", "-o", "json", "--block", "1"]));
+    let body: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((code, &body), (Some(0), &pod.get("/v1/weights?block=1").unwrap().body));
+    let row = json!({"uid": 0, "values": [{"uid": 1, "value": 65535}, {"uid": 2, "value": 21845}]});
+    assert_eq!((&body["block"], &body["rows"][0]), (&json!(1), &row));
+
+    let (code, out, _) = text(&by_socket(&pod, &["weights", "--uid", "2", "--block", "1"]));
+    assert_eq!((code, out.as_str()), (Some(0), "no weights at block 1\n"));
+    let (code, out, err) = text(&by_socket(&pod, &["weights", "--uid", "x", "--block", "0"]));
+    assert_eq!((code, out.as_str()), (Some(1), ""));
+    assert!(err.contains("uid: `x` is") && err.contains("block: `0` is not a number of a block"), "{err}");
 }
 
 #[test]

@@ -8,6 +8,8 @@ mod chain;
 mod cli;
 mod group;
 mod pod;
+mod reads;
+mod rpc;
 mod signer;
 mod single;
 mod takeover;

@@ -126,6 +126,36 @@ fn a_copy_of_the_key_elsewhere_is_seen_on_the_chain_and_stops_signing_until_it_i
 }
 
 #[test]
+fn without_a_place_for_its_journal_it_signs_messages_only_and_says_why_until_there_is_one() {
+    let chain = Devchain::start(&[(1, 5000)]);
+    let mut pod = Pod::new("miner", 1);
+    pod.configure(&network(&chain));
+    // A file where the journal's folder should be.
+    let journal = pod.path("data").join("signer/extrinsics");
+    std::fs::create_dir_all(journal.parent().unwrap()).unwrap();
+    std::fs::write(&journal, "").unwrap();
+    pod.run();
+    let status = pod.until("says so", |status| {
+        status.signer.as_ref().is_some_and(|signer| signer.state == SignerState::MessagesOnly)
+    });
+    let signer = status.signer.unwrap();
+    let detail = signer.detail.unwrap();
+    assert_eq!(signer.reason, "MemoryFailed");
+    assert!(
+        detail.contains(&journal.display().to_string()) && detail.contains("extrinsics cannot be made"),
+        "{detail}"
+    );
+    assert_eq!(sign(&pod, "hello").status, 200);
+    let refused = set_weights(&pod, "a");
+    assert_eq!((refused.status, &refused.body["reason"]), (503, &json!("MemoryFailed")), "{}", refused.body);
+
+    std::fs::remove_file(&journal).unwrap();
+    pod.until("signs all", |status| status.signer.as_ref().is_some_and(|signer| signer.state == SignerState::Held));
+    let answer = set_weights(&pod, "a");
+    assert_eq!((answer.status, &answer.body["finalized"]), (200, &json!(true)), "{}", answer.body);
+}
+
+#[test]
 fn the_key_shows_nowhere_and_signing_is_for_the_socket_only() {
     let chain = Devchain::start(&[(1, 5000)]);
     let mut pod = start(&chain, &["--log", "trace"]);

@@ -122,7 +122,7 @@ fn no_weights_are_set_twice_whoever_is_stopped_killed_or_cut_off() {
     assert!(start.elapsed() < BOUND, "{:?}", start.elapsed());
 
     let mut carried_out = BTreeMap::new();
-    for (block, extrinsic) in chain.signed_by(&hotkey) {
+    for (block, extrinsic) in chain.rpc().signed_by(&hotkey) {
         let number = u64::from_le_bytes(*extrinsic.last_chunk().unwrap());
         let before = carried_out.insert(number, block);
         assert_eq!(before, None, "request {number} again in block {block}");

@@ -47,14 +47,16 @@ pub struct StatusBody {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum SignerState {
-    /// The lease and the chain are being looked at.
+    /// The lease and the chain are being looked at, or a holder of before is waited for whose lease is gone.
     Starting,
     /// The lease is held: it signs.
     Held,
-    /// Another process holds the lease, or may still count on it.
+    /// Another process holds the lease.
     Waiting,
     /// The lease's store does not answer.
     Unreachable,
+    /// The lease is held and messages are signed, but no extrinsics: the folder that remembers them cannot be used.
+    MessagesOnly,
     /// Another process was seen to sign with this hotkey: nothing is signed until that is acknowledged.
     ForeignSigner,
     /// The lease was given back: the process ends.

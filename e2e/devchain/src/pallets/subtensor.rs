@@ -7,6 +7,7 @@
 
 mod children;
 mod coinbase;
+mod columns;
 mod commit_reveal;
 mod delegation;
 mod epoch;

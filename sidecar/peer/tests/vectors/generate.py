@@ -1,8 +1,10 @@
 """Test vectors of the request schemes, made and checked by code that shares nothing with the crate.
 
-    pip install substrate-interface cryptography
+    pip install -r requirements.txt
     python generate.py          # writes fiber.json: what a Fiber client sends
     python generate.py --check  # verifies mycelium.json: what the crate sends (written by UPDATE_GOLDEN=1 cargo test)
+
+The check is one of the tests that `.ci/test` runs.
 
 It follows the description of Fiber's protocol with the libraries Fiber uses: `substrateinterface.Keypair` signs,
 `cryptography` wraps keys and makes tokens, `json.dumps` serialises.
@@ -13,6 +15,7 @@ import hashlib
 import json
 import pathlib
 import sys
+import time
 
 from cryptography.fernet import Fernet
 from cryptography.hazmat.primitives import hashes, serialization
@@ -125,6 +128,7 @@ def verify(address, message, signature):
 
 
 def check():
+    begin = time.monotonic()
     vectors = json.loads((HERE / "mycelium.json").read_text())
     private = serialization.load_pem_private_key(
         json.loads((HERE / "fiber.json").read_text())["encrypted"]["private_key"].encode(), None
@@ -176,7 +180,9 @@ def check():
             f"challenge: {one['challenge']}",
         ]
         verify(one["hotkey"], "\n".join(lines), one["signature"])
-    print("all of", sum(len(vectors[name]) for name in ("plain", "encrypted", "strict", "records")), "hold")
+    counts = [len(vectors[name]) for name in ("plain", "encrypted", "strict", "records")]
+    assert all(counts), "a scheme without vectors proves nothing"
+    print(f"{sum(counts)} passed in {time.monotonic() - begin:.1f}s")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ use kube::api::{ObjectMeta, PostParams};
 use kube::{Api, Client, Config};
 
 use super::{LeaseRecord, LeaseStore, StoreError};
-use crate::signer::guard::{Fence, Rules};
+use crate::signer::guard::{Fence, RELEASED, Rules};
 
 /// Annotation with the block from which on nothing that was signed under the lease can enter the chain; absent where
 /// nothing was signed.
@@ -55,7 +55,7 @@ impl KubernetesStore {
         let (namespace, name) = (&self.namespace, &self.name);
         let remedy = match error {
             kube::Error::Api(status) if matches!(status.code, 401 | 403) => {
-                "give the pod's service account the verbs get, create and update on leases"
+                "give the pod's service account the verbs get and update on it, and create where nobody else makes it"
             }
             kube::Error::Api(status) if status.code == 404 => "make the namespace",
             _ => "see whether the API server answers",
@@ -85,9 +85,15 @@ impl KubernetesStore {
             })?),
         };
         let duration = spec.lease_duration_seconds.and_then(|seconds| u64::try_from(seconds).ok());
+        // Whoever follows these rules counts holders. A Lease without a count, as the operator makes it, says no more than one
+        // that is not there, and is taken as that one is: written at once, and waited for after that.
+        let (fence, fallback) = match spec.lease_transitions {
+            Some(_) => (fence, Rules::KUBERNETES.duration),
+            None => (fence.max(Rules::KUBERNETES.absent), RELEASED),
+        };
         Ok(LeaseRecord {
             holder: spec.holder_identity.filter(|holder| !holder.is_empty()),
-            duration: duration.map_or(Rules::KUBERNETES.duration, Duration::from_secs),
+            duration: duration.map_or(fallback, Duration::from_secs),
             epoch: spec.lease_transitions.and_then(|count| u64::try_from(count).ok()).unwrap_or_default(),
             fence,
             version,

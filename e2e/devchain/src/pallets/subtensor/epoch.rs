@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::columns::hash_hotkey;
 use super::pallet::*;
 use super::registration::fit;
 use super::types::{AlphaBalance, ConsensusMode, MechId, NetUid, NetUidStorageIndex, RecycleOrBurnEnum};
@@ -189,9 +190,9 @@ impl<T: Config> Pallet<T> {
     fn neurons(netuid: NetUid) -> Neurons<T::AccountId> {
         let threshold = StakeThreshold::<T>::get();
         let owner = Self::owner_uid(netuid).map(usize::from);
-        let n = SubnetworkN::<T>::get(netuid);
-        let hotkeys: Vec<_> = (0..n).map(|uid| Keys::<T>::get(netuid, uid)).collect();
-        let stakes = Self::stake_weights_of(&hotkeys, netuid).into_iter().enumerate();
+        let hotkeys = Self::hotkeys(netuid);
+        let hashes: Vec<_> = hotkeys.iter().map(hash_hotkey).collect();
+        let stakes = Self::stake_weights_of(&hashes, netuid).into_iter().enumerate();
         let counted = |(uid, (_, _, total))| if total >= threshold || owner == Some(uid) { total } else { 0 };
         let mut permits = fit(ValidatorPermit::<T>::get(netuid), hotkeys.len());
         if let Some(owner) = owner {
@@ -199,7 +200,7 @@ impl<T: Config> Pallet<T> {
         }
         Neurons {
             stake: stakes.map(counted).collect(),
-            registered_at: (0..n).map(|uid| BlockAtRegistration::<T>::get(netuid, uid)).collect(),
+            registered_at: Self::registration_blocks(netuid),
             permits,
             owner,
             hotkeys,

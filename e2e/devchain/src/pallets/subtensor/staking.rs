@@ -4,6 +4,7 @@ use frame_support::ensure;
 use sp_runtime::DispatchError;
 
 use super::MIN_STAKE;
+use super::columns::{Column, HotkeyHash, by_hotkey_and_netuid, hash_hotkey};
 use super::pallet::*;
 use super::types::{AlphaBalance, NetUid, SafeFloat, TaoBalance};
 
@@ -99,28 +100,30 @@ impl<T: Config> Pallet<T> {
 
     /// Stake of a hotkey on a subnet: alpha, root TAO as staked, and the total with root TAO weighted.
     pub fn stake_weights(hotkey: &T::AccountId, netuid: NetUid) -> StakeWeights {
-        Self::stake_weights_by(hotkey, netuid, TaoWeight::<T>::get())
+        Self::stake_weights_of(&[hash_hotkey(hotkey)], netuid)[0]
     }
 
     /// The same for many hotkeys, with what they share read once.
-    pub fn stake_weights_of(hotkeys: &[T::AccountId], netuid: NetUid) -> Vec<StakeWeights> {
+    pub(super) fn stake_weights_of(hotkeys: &[HotkeyHash], netuid: NetUid) -> Vec<StakeWeights> {
         let tao_weight = TaoWeight::<T>::get();
-        hotkeys.iter().map(|hotkey| Self::stake_weights_by(hotkey, netuid, tao_weight)).collect()
-    }
-
-    fn stake_weights_by(hotkey: &T::AccountId, netuid: NetUid, tao_weight: u64) -> StakeWeights {
-        let (children, parents) = (ChildKeys::<T>::get(hotkey, netuid), ParentKeys::<T>::get(hotkey, netuid));
+        let children = by_hotkey_and_netuid::<ChildKeys<T>, _, _>(netuid);
+        let parents = by_hotkey_and_netuid::<ParentKeys<T>, _, _>(netuid);
+        let [alpha_pool, tao_pool] = [netuid, NetUid::ROOT].map(by_hotkey_and_netuid::<TotalHotkeyAlpha<T>, _, _>);
         let part = |stake: u64, proportion: u64| u128::from(stake) * u128::from(proportion) / u128::from(u64::MAX);
-        // Stake in a pool plus what parents lent of theirs, less what was lent to children.
-        let inherited = |pool: NetUid| {
-            let own = TotalHotkeyAlpha::<T>::get(hotkey, pool);
-            let lent: u128 = children.iter().map(|(share, _)| part(own, *share)).sum();
-            let got = |(share, parent): &(u64, T::AccountId)| part(TotalHotkeyAlpha::<T>::get(parent, pool), *share);
-            to_u64(u128::from(own).saturating_sub(lent) + parents.iter().map(got).sum::<u128>())
+        let stake_weights = |hotkey: &HotkeyHash| {
+            let (children, parents) = (children.get(hotkey), parents.get(hotkey));
+            // Stake in a pool plus what parents lent of theirs, less what was lent to children.
+            let inherited = |pool: &Column<48, AlphaBalance, AlphaBalance>| {
+                let own = pool.get(hotkey);
+                let lent: u128 = children.iter().map(|(share, _)| part(own, *share)).sum();
+                let got = |(share, parent): &(u64, T::AccountId)| part(pool.get(&hash_hotkey(parent)), *share);
+                to_u64(u128::from(own).saturating_sub(lent) + parents.iter().map(got).sum::<u128>())
+            };
+            let (alpha, tao) = (inherited(&alpha_pool), inherited(&tao_pool));
+            let weighted = (u128::from(tao) * u128::from(tao_weight)) >> 64;
+            (alpha, tao, to_u64(u128::from(alpha) + weighted))
         };
-        let (alpha, tao) = (inherited(netuid), inherited(NetUid::ROOT));
-        let weighted = (u128::from(tao) * u128::from(tao_weight)) >> 64;
-        (alpha, tao, to_u64(u128::from(alpha) + weighted))
+        hotkeys.iter().map(stake_weights).collect()
     }
 
     /// Rao of TAO that one alpha costs now.

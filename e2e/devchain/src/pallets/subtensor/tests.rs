@@ -19,10 +19,10 @@ use crate::runtime::{AccountId, Runtime, RuntimeOrigin, System};
 
 type Subtensor = Pallet<Runtime>;
 
-const NET: NetUid = NetUid(1);
+pub(super) const NET: NetUid = NetUid(1);
 const TAO: u64 = 1_000_000_000;
 
-fn id(name: &str) -> AccountId {
+pub(super) fn id(name: &str) -> AccountId {
     keys::account(&format!("//{name}")).unwrap()
 }
 
@@ -31,7 +31,7 @@ fn by(name: &str) -> RuntimeOrigin {
 }
 
 /// A subnet without emission: Val and Two are validators, Min a miner; coldkeys are the development accounts.
-fn with_subnet(run: impl FnOnce()) {
+pub(super) fn with_subnet(run: impl FnOnce()) {
     let genesis = serde_json::json!({
         "subnets": [{
             "netuid": 1,

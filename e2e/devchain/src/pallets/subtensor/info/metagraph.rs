@@ -3,11 +3,12 @@
 use std::cell::OnceCell;
 use std::marker::PhantomData;
 
-use codec::{Compact, Decode, Encode};
+use codec::{Compact, Decode, Encode, FullCodec};
 use scale_info::TypeInfo;
 use sp_runtime::AccountId32;
 use substrate_fixed::types::I96F32;
 
+use super::super::columns::{Column, HotkeyHash, by_hotkey, by_netuid_and_hotkey, hash_hotkey};
 use super::super::pallet::*;
 use super::super::types::{AlphaBalance, AxonInfo, ChainIdentityV2, MechId, NetUid, SubnetIdentityV3, TaoBalance};
 use super::{compact, compact_bytes};
@@ -17,6 +18,7 @@ struct View<T: Config> {
     netuid: NetUid,
     mecid: MechId,
     hotkeys: OnceCell<Vec<AccountId32>>,
+    hashes: OnceCell<Vec<HotkeyHash>>,
     coldkeys: OnceCell<Vec<AccountId32>>,
     stakes: OnceCell<Vec<(AlphaBalance, TaoBalance, u64)>>,
     runtime: PhantomData<T>,
@@ -29,6 +31,7 @@ impl<T: Config> View<T> {
             netuid,
             mecid,
             hotkeys: OnceCell::new(),
+            hashes: OnceCell::new(),
             coldkeys: OnceCell::new(),
             stakes: OnceCell::new(),
             runtime: PhantomData,
@@ -44,7 +47,7 @@ impl<T: Config> View<T> {
     }
 
     fn coldkeys(&self) -> &[AccountId32] {
-        self.coldkeys.get_or_init(|| self.hotkeys().iter().map(Owner::<T>::get).collect())
+        self.coldkeys.get_or_init(|| self.column(&by_hotkey::<Owner<T>, _, _>()))
     }
 
     fn n(&self) -> usize {
@@ -52,11 +55,20 @@ impl<T: Config> View<T> {
     }
 
     fn stakes(&self) -> &[(AlphaBalance, TaoBalance, u64)] {
-        self.stakes.get_or_init(|| Pallet::<T>::stake_weights_of(self.hotkeys(), self.netuid))
+        self.stakes.get_or_init(|| Pallet::<T>::stake_weights_of(self.hashes(), self.netuid))
     }
 
-    fn per_hotkey<V>(&self, value: impl Fn(&AccountId32) -> V) -> Vec<V> {
-        self.hotkeys().iter().map(value).collect()
+    fn hashes(&self) -> &[HotkeyHash] {
+        self.hashes.get_or_init(|| self.hotkeys().iter().map(hash_hotkey).collect())
+    }
+
+    /// What a map has of every hotkey.
+    fn column<V: FullCodec, Q>(&self, column: &Column<48, V, Q>) -> Vec<Q> {
+        self.hashes().iter().map(|hotkey| column.get(hotkey)).collect()
+    }
+
+    fn with_hotkeys<V>(&self, values: Vec<V>) -> Vec<(AccountId32, Compact<V>)> {
+        self.hotkeys().iter().cloned().zip(values.into_iter().map(Compact)).collect()
     }
 
     fn flags(&self, mut flags: Vec<bool>) -> Vec<bool> {
@@ -229,7 +241,10 @@ metagraph! {
     /// Identities of the owners.
     54 identities: Vec<Option<ChainIdentityV2>> = |v| v.coldkeys().iter().map(IdentitiesV2::<T>::get).collect();
     /// Where neurons can be reached.
-    55 axons: Vec<AxonInfo> = |v| v.per_hotkey(|key| Axons::<T>::get(v.netuid, key).unwrap_or_default());
+    55 axons: Vec<AxonInfo> = |v| {
+        let axons = v.column(&by_netuid_and_hotkey::<Axons<T>, _, _>(v.netuid));
+        axons.into_iter().map(Option::unwrap_or_default).collect()
+    };
     /// Whether weights are recent.
     56 active: Vec<bool> = |v| v.flags(Active::<T>::get(v.netuid));
     /// Whether weights count.
@@ -251,9 +266,7 @@ metagraph! {
     /// Always 0 since spec 401.
     65 rank: Vec<Compact<u16>> = View::zeros;
     /// Blocks of registration.
-    66 block_at_registration: Vec<Compact<u64>> = |v| {
-        (0..SubnetworkN::<T>::get(v.netuid)).map(|uid| Compact(BlockAtRegistration::<T>::get(v.netuid, uid))).collect()
-    };
+    66 block_at_registration: Vec<Compact<u64>> = |v| compact(Pallet::<T>::registration_blocks(v.netuid), v.n());
     /// Alpha staked.
     67 alpha_stake: Vec<Compact<AlphaBalance>> = |v| v.stakes().iter().map(|stake| Compact(stake.0)).collect();
     /// Root TAO staked, unweighted.
@@ -262,10 +275,10 @@ metagraph! {
     69 total_stake: Vec<Compact<TaoBalance>> = |v| v.stakes().iter().map(|stake| Compact(stake.2)).collect();
     /// Root dividends of the last epoch: paid in alpha here, so 0.
     70 tao_dividends_per_hotkey: Vec<(AccountId32, Compact<TaoBalance>)> =
-        |v| v.per_hotkey(|key| (key.clone(), Compact(0)));
+        |v| v.with_hotkeys(vec![0; v.n()]);
     /// Dividends of the last epoch.
     71 alpha_dividends_per_hotkey: Vec<(AccountId32, Compact<AlphaBalance>)> =
-        |v| v.per_hotkey(|key| (key.clone(), Compact(AlphaDividendsPerSubnet::<T>::get(v.netuid, key))));
+        |v| v.with_hotkeys(v.column(&by_netuid_and_hotkey::<AlphaDividendsPerSubnet<T>, _, _>(v.netuid)));
     selective {
         /// Slots with a permit.
         72 validators: Vec<Compact<u16>> = |v| {

@@ -4,6 +4,9 @@ use codec::{Compact, Decode, Encode};
 use scale_info::TypeInfo;
 use sp_runtime::AccountId32;
 
+use super::super::columns::{
+    Column, by_hotkey, by_hotkey_and_netuid, by_netuid_and_hotkey, by_netuid_and_uid, hash_hotkey,
+};
 use super::super::pallet::*;
 use super::super::types::{AlphaBalance, AxonInfo, NetUid, PrometheusInfo, TaoBalance};
 use super::compact;
@@ -135,8 +138,13 @@ pub struct SubnetState {
     pub emission_history: Vec<Vec<Compact<AlphaBalance>>>,
 }
 
-/// The per-uid vectors that every neuron of a subnet is read from; read once for all of them.
-struct Vectors {
+/// What every neuron of a subnet is read from: the per-uid vectors, read once for all of them, and the maps.
+struct Neurons {
+    keys: Column<2, AccountId32, AccountId32>,
+    owner: Column<48, AccountId32, AccountId32>,
+    axons: Column<48, AxonInfo, Option<AxonInfo>>,
+    prometheus: Column<48, PrometheusInfo, Option<PrometheusInfo>>,
+    alpha: Column<48, AlphaBalance, AlphaBalance>,
     active: Vec<bool>,
     permit: Vec<bool>,
     emission: Vec<AlphaBalance>,
@@ -156,8 +164,13 @@ fn compact_pairs(row: Vec<(u16, u16)>) -> Vec<(Compact<u16>, Compact<u16>)> {
 }
 
 impl<T: Config> Pallet<T> {
-    fn vectors(netuid: NetUid) -> Vectors {
-        Vectors {
+    fn neurons_of(netuid: NetUid) -> Neurons {
+        Neurons {
+            keys: by_netuid_and_uid::<Keys<T>, _>(netuid),
+            owner: by_hotkey::<Owner<T>, _, _>(),
+            axons: by_netuid_and_hotkey::<Axons<T>, _, _>(netuid),
+            prometheus: by_netuid_and_hotkey::<Prometheus<T>, _, _>(netuid),
+            alpha: by_hotkey_and_netuid::<TotalHotkeyAlpha<T>, _, _>(netuid),
             active: Active::<T>::get(netuid),
             permit: ValidatorPermit::<T>::get(netuid),
             emission: Emission::<T>::get(netuid),
@@ -169,25 +182,26 @@ impl<T: Config> Pallet<T> {
         }
     }
 
-    fn neuron_lite_from(netuid: NetUid, uid: u16, vectors: &Vectors) -> NeuronInfoLite {
-        let hotkey = Keys::<T>::get(netuid, uid);
-        let coldkey = Owner::<T>::get(&hotkey);
+    fn neuron_lite_from(netuid: NetUid, uid: u16, of: &Neurons) -> NeuronInfoLite {
+        let hotkey = of.keys.get(&uid.to_le_bytes());
+        let hash = hash_hotkey(&hotkey);
+        let coldkey = of.owner.get(&hash);
         NeuronInfoLite {
             uid: Compact(uid),
             netuid: Compact(netuid),
-            active: at(&vectors.active, uid),
-            axon_info: Axons::<T>::get(netuid, &hotkey).unwrap_or_default(),
-            prometheus_info: Prometheus::<T>::get(netuid, &hotkey).unwrap_or_default(),
-            stake: vec![(coldkey.clone(), Compact(TotalHotkeyAlpha::<T>::get(&hotkey, netuid)))],
+            active: at(&of.active, uid),
+            axon_info: of.axons.get(&hash).unwrap_or_default(),
+            prometheus_info: of.prometheus.get(&hash).unwrap_or_default(),
+            stake: vec![(coldkey.clone(), Compact(of.alpha.get(&hash)))],
             rank: Compact(0),
-            emission: Compact(at(&vectors.emission, uid)),
-            incentive: Compact(at(&vectors.incentive, uid)),
-            consensus: Compact(at(&vectors.consensus, uid)),
+            emission: Compact(at(&of.emission, uid)),
+            incentive: Compact(at(&of.incentive, uid)),
+            consensus: Compact(at(&of.consensus, uid)),
             trust: Compact(0),
-            validator_trust: Compact(at(&vectors.trust, uid)),
-            dividends: Compact(at(&vectors.dividends, uid)),
-            last_update: Compact(at(&vectors.last_update, uid)),
-            validator_permit: at(&vectors.permit, uid),
+            validator_trust: Compact(at(&of.trust, uid)),
+            dividends: Compact(at(&of.dividends, uid)),
+            last_update: Compact(at(&of.last_update, uid)),
+            validator_permit: at(&of.permit, uid),
             pruning_score: Compact(u16::MAX),
             hotkey,
             coldkey,
@@ -221,14 +235,14 @@ impl<T: Config> Pallet<T> {
 
     /// Every neuron of a subnet.
     pub fn get_neurons_lite(netuid: NetUid) -> Vec<NeuronInfoLite> {
-        let vectors = Self::vectors(netuid);
-        (0..SubnetworkN::<T>::get(netuid)).map(|uid| Self::neuron_lite_from(netuid, uid, &vectors)).collect()
+        let of = Self::neurons_of(netuid);
+        (0..SubnetworkN::<T>::get(netuid)).map(|uid| Self::neuron_lite_from(netuid, uid, &of)).collect()
     }
 
     /// One neuron of a subnet.
     pub fn get_neuron_lite(netuid: NetUid, uid: u16) -> Option<NeuronInfoLite> {
         let known = uid < SubnetworkN::<T>::get(netuid);
-        known.then(|| Self::neuron_lite_from(netuid, uid, &Self::vectors(netuid)))
+        known.then(|| Self::neuron_lite_from(netuid, uid, &Self::neurons_of(netuid)))
     }
 
     /// Every neuron of a subnet, with weights and bonds.
@@ -242,11 +256,6 @@ impl<T: Config> Pallet<T> {
         Some(Self::with_weights(netuid, uid, Self::get_neuron_lite(netuid, uid)?))
     }
 
-    /// Hotkeys of a subnet in the order of uids.
-    pub(in super::super) fn hotkeys(netuid: NetUid) -> Vec<AccountId32> {
-        (0..SubnetworkN::<T>::get(netuid)).map(|uid| Keys::<T>::get(netuid, uid)).collect()
-    }
-
     /// Every per-uid vector of a subnet.
     pub fn get_subnet_state(netuid: NetUid) -> Option<SubnetState> {
         if !Self::exists(netuid) {
@@ -254,8 +263,9 @@ impl<T: Config> Pallet<T> {
         }
         let hotkeys = Self::hotkeys(netuid);
         let n = hotkeys.len();
-        let vectors = Self::vectors(netuid);
-        let stakes = Self::stake_weights_of(&hotkeys, netuid);
+        let of = Self::neurons_of(netuid);
+        let hashes: Vec<_> = hotkeys.iter().map(hash_hotkey).collect();
+        let stakes = Self::stake_weights_of(&hashes, netuid);
         let fit = |mut flags: Vec<bool>| {
             flags.resize(n, false);
             flags
@@ -267,20 +277,18 @@ impl<T: Config> Pallet<T> {
         };
         Some(SubnetState {
             netuid: Compact(netuid),
-            coldkeys: hotkeys.iter().map(Owner::<T>::get).collect(),
-            active: fit(vectors.active),
-            validator_permit: fit(vectors.permit),
+            coldkeys: hashes.iter().map(|hotkey| of.owner.get(hotkey)).collect(),
+            active: fit(of.active),
+            validator_permit: fit(of.permit),
             pruning_score: vec![Compact(u16::MAX); n],
-            last_update: compact(vectors.last_update, n),
-            emission: compact(vectors.emission, n),
-            dividends: compact(vectors.dividends, n),
-            incentives: compact(vectors.incentive, n),
-            consensus: compact(vectors.consensus, n),
+            last_update: compact(of.last_update, n),
+            emission: compact(of.emission, n),
+            dividends: compact(of.dividends, n),
+            incentives: compact(of.incentive, n),
+            consensus: compact(of.consensus, n),
             trust: vec![Compact(0); n],
             rank: vec![Compact(0); n],
-            block_at_registration: (0..SubnetworkN::<T>::get(netuid))
-                .map(|uid| Compact(BlockAtRegistration::<T>::get(netuid, uid)))
-                .collect(),
+            block_at_registration: compact(Self::registration_blocks(netuid), n),
             alpha_stake: stakes.iter().map(|stake| Compact(stake.0)).collect(),
             tao_stake: stakes.iter().map(|stake| Compact(stake.1)).collect(),
             total_stake: stakes.iter().map(|stake| Compact(stake.2)).collect(),
