@@ -32,6 +32,8 @@ pub use journal::{ChainEvent, ExtrinsicHash, JournalError, Receipt};
 pub use nonces::Nonces;
 pub use reveal::{RevealError, RevealMaterial, RevealState, Reveals, commit_hash};
 pub use serving::{AxonWish, Served};
-pub use submitter::{Gate, GateError, Intent, OpenGate, Probe, Step, SubmitConfig, Submitter, SubmitterHandle, Wait};
+pub use submitter::{
+    Gate, GateError, Intent, OpenGate, Probe, Step, SubmitConfig, Submitted, Submitter, SubmitterHandle, Wait,
+};
 pub use timelock::{TimelockError, drand_round_at, encrypt_for_round, timelocked_commit};
 pub use weights::{WeightValues, WeightsMethod, WeightsOutcome, WeightsSetter, WeightsWish, normalize_weights};

@@ -41,26 +41,38 @@ pub(crate) fn routes(app: &Arc<App>) -> Vec<Served> {
 /// What is signed, as the user's code has it.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(examples(json!({
+    "scheme": "strict", "method": "POST", "path": "/infer", "body": "e30=",
+    "receiver_hotkey": "5GrwvaEF5zXb26Fz9rcQpDWS57CtERHpNehXCPcNoHGKutQY",
+})))]
 pub(crate) struct SignQuestion {
-    /// `plain`, `encrypted` or `strict`
+    /// `plain`, `encrypted` or `strict`, which is also called `mycelium-v1`
+    #[schema(pattern = "^(plain|encrypted|strict|mycelium-v1)$")]
     scheme: String,
     /// Method in upper case
+    #[schema(pattern = "^[A-Z]{1,16}$")]
     method: String,
     /// Percent-encoded path
+    #[schema(pattern = "^/[!-\"$->@-~]*$", max_length = 8192)]
     path: String,
     /// Percent-encoded query without its `?`
     #[serde(default)]
+    #[schema(pattern = "^[!-\"$-~]*$", max_length = 8192)]
     query: String,
     /// SHA-256 of the body in lower-case hex, instead of `body`
     #[serde(default)]
+    #[schema(pattern = "^[0-9a-f]{64}$")]
     body_sha256: Option<String>,
     /// The body in base64
     #[serde(default)]
+    #[schema(pattern = "^[A-Za-z0-9+/]*={0,2}$")]
     body: Option<String>,
     /// Hotkey of the miner or validator that it is sent to
+    #[schema(value_type = Hotkey)]
     receiver_hotkey: String,
     /// Name of the exchanged key, with the scheme `encrypted` only
     #[serde(default)]
+    #[schema(pattern = "^[!-~]{0,128}$")]
     symmetric_key_uuid: Option<String>,
 }
 
@@ -78,21 +90,27 @@ pub(crate) struct SignAnswer {
 /// A request that came to the user's code.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(examples(json!({"method": "POST", "path": "/infer", "headers": [["nonce", "1"]], "body": "e30="})))]
 pub(crate) struct VerifyQuestion {
     /// Method in upper case
+    #[schema(pattern = "^[A-Z]{1,16}$")]
     method: String,
     /// Percent-encoded path
+    #[schema(pattern = "^/[!-\"$->@-~]*$", max_length = 8192)]
     path: String,
     /// Percent-encoded query without its `?`
     #[serde(default)]
+    #[schema(pattern = "^[!-\"$-~]*$", max_length = 8192)]
     query: String,
     /// Names and values of its headers
     headers: Vec<(String, String)>,
     /// SHA-256 of the body in lower-case hex, instead of `body`
     #[serde(default)]
+    #[schema(pattern = "^[0-9a-f]{64}$")]
     body_sha256: Option<String>,
     /// The body in base64
     #[serde(default)]
+    #[schema(pattern = "^[A-Za-z0-9+/]*={0,2}$")]
     body: Option<String>,
 }
 

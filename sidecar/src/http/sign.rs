@@ -9,16 +9,18 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
-use http::HeaderMap;
+use http::{HeaderMap, StatusCode};
 use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
-use sidecar_metagraph::extrinsics::{Receipt, Served, WeightsMethod};
+use sidecar_metagraph::extrinsics::{Served, Submitted, Wait, WeightsMethod};
 use sidecar_util::http::{
     AcknowledgeRequest, AxonRequest, CommitmentRequest, SignBody, SignRequest, SignerBody, SignerStatus, SubmittedBody,
-    WeightsRequest,
+    WaitFor, WeightsRequest,
 };
 use sidecar_util::{AxonProtocol, ValueError};
+use utoipa::{IntoParams, IntoResponses};
 use warp::Filter;
+use warp::reply::Response;
 
 use super::reject::SignerProblem;
 use super::{Problem, Served as Routed, outcome, with};
@@ -37,9 +39,9 @@ pub(crate) fn routes(app: &Arc<App>) -> Vec<Routed> {
     let sign = posted(app).map(move |posted: Posted| outcome(sign(&posted, &replies)));
     let signer = warp::get().and(with(app)).map(|app: Arc<App>| outcome(signer(&app)));
     let acknowledge = posted(app).map(|posted: Posted| outcome(acknowledge(&posted)));
-    let weights = posted(app).then(|posted: Posted| async move { outcome(weights(&posted).await) });
-    let axon = posted(app).then(|posted: Posted| async move { outcome(axon(&posted).await) });
-    let commitments = posted(app).then(|posted: Posted| async move { outcome(commitment(&posted).await) });
+    let weights = posted(app).then(|posted: Posted| async move { submission(weights(&posted).await) });
+    let axon = posted(app).then(|posted: Posted| async move { submission(axon(&posted).await) });
+    let commitments = posted(app).then(|posted: Posted| async move { submission(commitment(&posted).await) });
     vec![
         ("/v1/sign", sign.boxed()),
         ("/v1/signer", signer.boxed()),
@@ -59,6 +61,52 @@ pub(crate) struct Posted {
 }
 
 type Outcome<T> = Result<T, Problem>;
+
+/// The header of what is done once.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Header)]
+#[expect(dead_code, reason = "describes what `key` reads, for OpenAPI")]
+struct KeyHeader {
+    /// The same key is the same request, done once
+    #[param(rename = "Idempotency-Key", min_length = 1, max_length = 128, pattern = "^[!-~]+$")]
+    idempotency_key: Option<String>,
+}
+
+/// What every submission to the chain can be answered with, beside where it is.
+#[derive(IntoResponses)]
+#[expect(dead_code, reason = "describes what `submission` answers, for OpenAPI")]
+enum SubmissionAnswers {
+    /// A node has it, and no block yet: asked for by `wait` = `none`
+    #[response(status = 202)]
+    OnItsWay(SubmittedBody),
+    /// `urn:mycelium:invalid-parameter`: a value that cannot be used
+    ///
+    /// `urn:mycelium:invalid-body`: no such JSON
+    #[response(status = 400)]
+    Invalid,
+    /// `urn:mycelium:policy-denied`: the policy does not allow it
+    #[response(status = 403)]
+    Denied,
+    /// `urn:mycelium:chain-refused`: with `class`, `reason` and `remedy`
+    ///
+    /// `urn:mycelium:foreign-signer`: another process signs
+    #[response(status = 409)]
+    Refused,
+    /// `urn:mycelium:idempotency-key-reused`: for another request
+    #[response(status = 422)]
+    KeyReused,
+    /// `urn:mycelium:rate-limited`: not so often
+    #[response(status = 429)]
+    TooOften,
+    /// `urn:mycelium:signer-not-held`: with its reason
+    ///
+    /// `urn:mycelium:chain-unavailable`: the chain cannot be used
+    #[response(status = 503)]
+    Unavailable,
+    /// `urn:mycelium:outcome-pending`: ask again with the same key
+    #[response(status = 504)]
+    Pending,
+}
 
 fn posted(app: &Arc<App>) -> impl Filter<Extract = (Posted,), Error = warp::Rejection> + Clone + use<> {
     warp::post()
@@ -104,7 +152,7 @@ pub(crate) fn signer(app: &App) -> Outcome<SignerBody> {
     post,
     path = "/v1/sign",
     tag = "pod",
-    params(("Idempotency-Key" = Option<String>, Header, description = "The same key is the same request, done once", min_length = 1, max_length = 128)),
+    params(KeyHeader),
     request_body = SignRequest,
     responses(
         (status = 200, description = "The signature", body = SignBody),
@@ -148,17 +196,10 @@ pub(crate) fn sign(posted: &Posted, replies: &Replies) -> Outcome<SignBody> {
     post,
     path = "/v1/signer/acknowledge",
     tag = "pod",
-    params(("Idempotency-Key" = Option<String>, Header, description = "The same key is the same request, done once", min_length = 1, max_length = 128)),
     request_body = AcknowledgeRequest,
     responses(
         (status = 200, description = "The state from now on", body = SignerStatus),
-        (
-            status = 400,
-            description = "`urn:mycelium:invalid-parameter`: a value that cannot be used\n\n`urn:mycelium:invalid-body`: no such JSON",
-        ),
-        (status = 403, description = "`urn:mycelium:policy-denied`: the policy does not allow it"),
-        (status = 422, description = "`urn:mycelium:idempotency-key-reused`: for another request"),
-        (status = 429, description = "`urn:mycelium:rate-limited`: not so often"),
+        (status = 400, description = "`urn:mycelium:invalid-body`: no such JSON"),
         (status = 409, description = "`urn:mycelium:foreign-signer`: another process signs"),
         (status = 503, description = "`urn:mycelium:signer-not-held`: with its reason"),
     )
@@ -175,34 +216,26 @@ pub(crate) fn acknowledge(posted: &Posted) -> Outcome<SignerStatus> {
     post,
     path = "/v1/weights",
     tag = "pod",
-    params(("Idempotency-Key" = Option<String>, Header, description = "The same key is the same request, done once", min_length = 1, max_length = 128)),
+    params(KeyHeader),
     request_body = WeightsRequest,
     responses(
         (status = 200, description = "Where they are on the chain", body = SubmittedBody),
-        (
-            status = 400,
-            description = "`urn:mycelium:invalid-parameter`: a value that cannot be used\n\n`urn:mycelium:invalid-body`: no such JSON",
-        ),
-        (status = 403, description = "`urn:mycelium:policy-denied`: the policy does not allow it"),
-        (status = 422, description = "`urn:mycelium:idempotency-key-reused`: for another request"),
-        (status = 429, description = "`urn:mycelium:rate-limited`: not so often"),
-        (status = 409, description = "`urn:mycelium:chain-refused`: with `class`, `reason` and `remedy`\n\n`urn:mycelium:foreign-signer`: another process signs"),
-        (status = 504, description = "`urn:mycelium:outcome-pending`: ask again with the same key"),
-        (status = 503, description = "`urn:mycelium:signer-not-held`: with its reason\n\n`urn:mycelium:chain-unavailable`: the chain cannot be used"),
+        SubmissionAnswers,
     )
 )]
 pub(crate) async fn weights(posted: &Posted) -> Outcome<SubmittedBody> {
     let (request, _) = read::<WeightsRequest>(&posted.body)?;
-    let WeightsRequest { uids, weights, mechanism, version_key, idempotency_key } = request;
+    let WeightsRequest { uids, weights, mechanism, version_key, idempotency_key, wait } = request;
+    let wait = wait_of(wait.as_deref())?;
     let key = key_or_new(&posted.headers, idempotency_key)?;
     let wanted = Weights { uids, values: weights, mechanism, version_key };
-    let done = held(&posted.app)?.set_weights(posted.caller, &key, wanted).await?;
+    let done = held(&posted.app)?.set_weights(posted.caller, &key, wanted, wait).await?;
     let method = match done.method {
         WeightsMethod::Plain => "plain",
         WeightsMethod::HashCommit => "hash_commit",
         WeightsMethod::Timelocked => "timelocked",
     };
-    Ok(SubmittedBody { reveal_round: done.reveal_round, ..submitted(method, key, &done.receipt) })
+    Ok(SubmittedBody { reveal_round: done.reveal_round, ..submitted(method, key, &done.submitted) })
 }
 
 /// Publish an axon, unless the chain has it
@@ -210,37 +243,29 @@ pub(crate) async fn weights(posted: &Posted) -> Outcome<SubmittedBody> {
     post,
     path = "/v1/axon",
     tag = "pod",
-    params(("Idempotency-Key" = Option<String>, Header, description = "The same key is the same request, done once", min_length = 1, max_length = 128)),
+    params(KeyHeader),
     request_body = AxonRequest,
     responses(
         (status = 200, description = "Where it is on the chain", body = SubmittedBody),
-        (
-            status = 400,
-            description = "`urn:mycelium:invalid-parameter`: a value that cannot be used\n\n`urn:mycelium:invalid-body`: no such JSON",
-        ),
-        (status = 403, description = "`urn:mycelium:policy-denied`: the policy does not allow it"),
-        (status = 422, description = "`urn:mycelium:idempotency-key-reused`: for another request"),
-        (status = 429, description = "`urn:mycelium:rate-limited`: not so often"),
-        (status = 409, description = "`urn:mycelium:chain-refused`: with `class`, `reason` and `remedy`\n\n`urn:mycelium:foreign-signer`: another process signs"),
-        (status = 504, description = "`urn:mycelium:outcome-pending`: ask again with the same key"),
-        (status = 503, description = "`urn:mycelium:signer-not-held`: with its reason\n\n`urn:mycelium:chain-unavailable`: the chain cannot be used"),
+        SubmissionAnswers,
     )
 )]
 pub(crate) async fn axon(posted: &Posted) -> Outcome<SubmittedBody> {
     let (request, _) = read::<AxonRequest>(&posted.body)?;
-    let AxonRequest { ip, port, protocol, version, idempotency_key } = request;
+    let AxonRequest { ip, port, protocol, version, idempotency_key, wait } = request;
+    let wait = wait_of(wait.as_deref())?;
     let key = key_or_new(&posted.headers, idempotency_key)?;
     let axon = AxonAddress { ip, port, protocol: protocol.unwrap_or(AxonProtocol::Tcp), version };
-    let done = held(&posted.app)?.serve_axon(posted.caller, &key, axon).await?;
+    let done = held(&posted.app)?.serve_axon(posted.caller, &key, axon, wait).await?;
     Ok(match done {
-        Served::Now(receipt) => submitted("served", key, &receipt),
-        Served::Already { block } => SubmittedBody {
+        Served::Now(done) => submitted("served", key, &done),
+        Served::Already { block, finalized } => SubmittedBody {
             method: "already".to_owned(),
             idempotency_key: key,
-            block,
+            block: Some(block),
             block_hash: None,
             extrinsic: None,
-            finalized: true,
+            finalized,
             reveal_round: None,
         },
     })
@@ -251,40 +276,56 @@ pub(crate) async fn axon(posted: &Posted) -> Outcome<SubmittedBody> {
     post,
     path = "/v1/commitments",
     tag = "pod",
-    params(("Idempotency-Key" = Option<String>, Header, description = "The same key is the same request, done once", min_length = 1, max_length = 128)),
+    params(KeyHeader),
     request_body = CommitmentRequest,
     responses(
         (status = 200, description = "Where it is on the chain", body = SubmittedBody),
-        (
-            status = 400,
-            description = "`urn:mycelium:invalid-parameter`: a value that cannot be used\n\n`urn:mycelium:invalid-body`: no such JSON",
-        ),
-        (status = 403, description = "`urn:mycelium:policy-denied`: the policy does not allow it"),
-        (status = 422, description = "`urn:mycelium:idempotency-key-reused`: for another request"),
-        (status = 429, description = "`urn:mycelium:rate-limited`: not so often"),
-        (status = 409, description = "`urn:mycelium:chain-refused`: with `class`, `reason` and `remedy`\n\n`urn:mycelium:foreign-signer`: another process signs"),
-        (status = 504, description = "`urn:mycelium:outcome-pending`: ask again with the same key"),
-        (status = 503, description = "`urn:mycelium:signer-not-held`: with its reason\n\n`urn:mycelium:chain-unavailable`: the chain cannot be used"),
+        SubmissionAnswers,
     )
 )]
 pub(crate) async fn commitment(posted: &Posted) -> Outcome<SubmittedBody> {
     let (request, _) = read::<CommitmentRequest>(&posted.body)?;
+    let wait = wait_of(request.wait.as_deref())?;
     let key = key_or_new(&posted.headers, request.idempotency_key)?;
     let data = bytes_of("data", request.data.as_deref(), request.text)?;
-    let receipt = held(&posted.app)?.set_commitment(posted.caller, &key, data).await?;
-    Ok(submitted("set", key, &receipt))
+    let done = held(&posted.app)?.set_commitment(posted.caller, &key, data, wait).await?;
+    Ok(submitted("set", key, &done))
 }
 
-fn submitted(method: &str, key: String, receipt: &Receipt) -> SubmittedBody {
+fn submitted(method: &str, key: String, done: &Submitted) -> SubmittedBody {
+    let (extrinsic_hash, receipt) = match done {
+        Submitted::Sent { extrinsic_hash } => (extrinsic_hash, None),
+        Submitted::Included(receipt) => (&receipt.extrinsic_hash, Some(receipt)),
+    };
     SubmittedBody {
         method: method.to_owned(),
         idempotency_key: key,
-        block: receipt.block,
-        block_hash: Some(receipt.block_hash),
-        extrinsic: Some(receipt.extrinsic_hash.to_string()),
-        finalized: receipt.finalized,
+        block: receipt.map(|receipt| receipt.block),
+        block_hash: receipt.map(|receipt| receipt.block_hash),
+        extrinsic: Some(extrinsic_hash.to_string()),
+        finalized: receipt.is_some_and(|receipt| receipt.finalized),
         reveal_round: None,
     }
+}
+
+/// What became of a submission, told from what is not known yet by the status as well.
+fn submission(done: Outcome<SubmittedBody>) -> Response {
+    let on_its_way = done.as_ref().is_ok_and(|body| body.block.is_none());
+    let mut response = outcome(done);
+    if on_its_way {
+        *response.status_mut() = StatusCode::ACCEPTED;
+    }
+    response
+}
+
+/// What the request waits for. It comes as text, so that a word that is none is refused under its name.
+fn wait_of(word: Option<&str>) -> Outcome<Wait> {
+    let wait_for = word.map(str::parse).transpose()?.unwrap_or_default();
+    Ok(match wait_for {
+        WaitFor::None => Wait::Sent,
+        WaitFor::Inclusion => Wait::Included,
+        WaitFor::Finalization => Wait::Finalized,
+    })
 }
 
 /// Bytes that are given either in base64 or as text.

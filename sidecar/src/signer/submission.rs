@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use sidecar_metagraph::extrinsics::{
-    AxonWish, Call, CommitmentField, FailureClass, Gate, GateError, Intent, Receipt, Reveals, Served, SubmitConfig,
-    SubmitError, Submitter, SubmitterHandle, Wait, WeightValues, WeightsOutcome, WeightsSetter, WeightsWish,
+    AxonWish, Call, CommitmentField, FailureClass, Gate, GateError, Intent, Reveals, Served, SubmitConfig, SubmitError,
+    Submitted, Submitter, SubmitterHandle, Wait, WeightValues, WeightsOutcome, WeightsSetter, WeightsWish,
 };
 use sidecar_util::config::NetworkConfig;
 use sidecar_util::{AxonProtocol, BlockHash};
@@ -192,7 +192,7 @@ impl Signer {
         self.take(caller, operation)
     }
 
-    /// Sets weights as the subnet wants them, once per key, and waits until they, or the commit to them, are final.
+    /// Sets weights as the subnet wants them, once per key, and waits for them, or for the commit to them.
     ///
     /// # Errors
     /// The signer or the chain says no.
@@ -201,6 +201,7 @@ impl Signer {
         caller: Caller,
         key: &str,
         weights: Weights,
+        wait: Wait,
     ) -> Result<WeightsOutcome, Refusal> {
         let Weights { uids, values, mechanism, version_key } = weights;
         let neurons = self.chain.view().metagraph.as_ref().map(|metagraph| metagraph.neurons.len());
@@ -213,7 +214,7 @@ impl Signer {
         let version_key = version_key.or(self.policy.weights.version_key).unwrap_or_default();
         let key = intent_key(caller, "weights", key);
         let values = WeightValues::Scores(values);
-        let wish = WeightsWish { key, netuid, mecid: mechanism, uids, values, version_key };
+        let wish = WeightsWish { key, netuid, mecid: mechanism, uids, values, version_key, wait };
         setter.set(wish).await.map_err(submission)
     }
 
@@ -221,7 +222,13 @@ impl Signer {
     ///
     /// # Errors
     /// The signer or the chain says no.
-    pub(crate) async fn serve_axon(&self, caller: Caller, key: &str, axon: AxonAddress) -> Result<Served, Refusal> {
+    pub(crate) async fn serve_axon(
+        &self,
+        caller: Caller,
+        key: &str,
+        axon: AxonAddress,
+        wait: Wait,
+    ) -> Result<Served, Refusal> {
         self.refused(caller, self.admit(caller, Operation::Axon, &[CallKind::ServeAxon]))?;
         let handle = self.with_submitter(Running::handle)?;
         let (netuid, local) = {
@@ -230,19 +237,25 @@ impl Signer {
         };
         let AxonAddress { ip, port, protocol, version } = axon;
         let wish = AxonWish { netuid, ip, port, protocol, version, local };
-        handle.serve_axon(&intent_key(caller, "axon", key), &wish).await.map_err(submission)
+        handle.serve_axon(&intent_key(caller, "axon", key), &wish, wait).await.map_err(submission)
     }
 
     /// Publishes a commitment of this hotkey.
     ///
     /// # Errors
     /// The signer or the chain says no.
-    pub(crate) async fn set_commitment(&self, caller: Caller, key: &str, data: Vec<u8>) -> Result<Receipt, Refusal> {
+    pub(crate) async fn set_commitment(
+        &self,
+        caller: Caller,
+        key: &str,
+        data: Vec<u8>,
+        wait: Wait,
+    ) -> Result<Submitted, Refusal> {
         self.refused(caller, self.admit(caller, Operation::Commitment, &[CallKind::SetCommitment]))?;
         let handle = self.with_submitter(Running::handle)?;
         let netuid = self.network.borrow().netuid;
         let call = Call::SetCommitment { netuid, fields: vec![CommitmentField::Raw(data)] };
-        let intent = Intent { key: intent_key(caller, "commitment", key), call, wait: Wait::Finalized };
+        let intent = Intent { key: intent_key(caller, "commitment", key), call, wait };
         handle.submit(intent).await.map_err(submission)
     }
 

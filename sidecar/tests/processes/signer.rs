@@ -92,6 +92,81 @@ fn two_sidecars_with_one_key_on_one_machine_sign_one_at_a_time() {
     assert!(epoch(&second) > before);
 }
 
+/// Asks again until the signer holds its lease.
+fn submit(pod: &Pod, path: &str, key: &str, body: &Value) -> Answer {
+    until("the signer answers", || {
+        pod.post(path, &[("idempotency-key", key)], body).filter(|answer| answer.status != 503)
+    })
+}
+
+#[test]
+fn a_submission_waits_for_no_more_than_it_is_asked_to_and_is_made_once() {
+    let mut chain = Devchain::new(&[(1, 5000)]);
+    // So far behind that nothing that is in a block is final when it is told of, on a slow machine as well.
+    chain.flags = ["--finality-lag", "24"].map(ToOwned::to_owned).to_vec();
+    chain.run();
+    let mut pod = Pod::new("miner", 1);
+    pod.configure(&network(&chain));
+    // Asking often is what this is about.
+    let often = json!({"burst": 100, "every_s": 0.1});
+    let policy = json!({"rates": {"weights": often, "axon": often, "commitment": often}});
+    std::fs::write(pod.path("policy.json"), policy.to_string()).unwrap();
+    pod.flags = vec!["--signer-policy".to_owned(), pod.path("policy.json").display().to_string()];
+    pod.run();
+    let weights = |wait: &str| json!({"uids": [0], "weights": [1.0], "wait": wait});
+    let account = pod.hotkey.to_string();
+    let made = |count: u64, what: &str| assert_eq!(chain.rpc().nonce(&account), count, "{what}");
+
+    for path in ["/v1/weights", "/v1/axon", "/v1/commitments"] {
+        let body = match path {
+            "/v1/weights" => weights("sometimes"),
+            "/v1/axon" => json!({"ip": "10.1.2.3", "port": 8091, "wait": "sometimes"}),
+            _ => json!({"text": "x", "wait": "sometimes"}),
+        };
+        let answer = submit(&pod, path, "wrong", &body);
+        assert_eq!((answer.status, &answer.body["type"]), (400, &json!("urn:mycelium:invalid-parameter")));
+        let error = &answer.body["errors"][0];
+        assert_eq!((&error["field"], &error["value"]), (&json!("wait"), &json!("sometimes")), "{}", answer.body);
+        let expected = error["expected"].as_str().unwrap();
+        assert!(expected.contains("none, inclusion, finalization: leave it out"), "{expected}");
+    }
+
+    let sent = submit(&pod, "/v1/weights", "one", &weights("none"));
+    assert_eq!(sent.status, 202, "{}", sent.body);
+    let shown = (&sent.body["block"], &sent.body["block_hash"], &sent.body["finalized"], &sent.body["method"]);
+    assert_eq!(shown, (&Value::Null, &Value::Null, &json!(false), &json!("plain")));
+    // The journal has it, whatever becomes of the process, and asking again is no second submission.
+    pod.kill();
+    pod.run();
+    let included = submit(&pod, "/v1/weights", "one", &weights("inclusion"));
+    assert_eq!((included.status, &included.body["extrinsic"]), (200, &sent.body["extrinsic"]), "{}", included.body);
+    let block = included.body["block"].as_u64().unwrap();
+    assert_eq!(included.body["finalized"], false, "{}", included.body);
+    let known = submit(&pod, "/v1/weights", "one", &weights("none"));
+    assert_eq!((known.status, &known.body), (200, &included.body), "what is known is told");
+    let done = submit(&pod, "/v1/weights", "one", &json!({"uids": [0], "weights": [1.0]}));
+    let shown = (done.status, done.body["block"].as_u64(), &done.body["finalized"], &done.body["extrinsic"]);
+    assert_eq!(shown, (200, Some(block), &json!(true), &sent.body["extrinsic"]), "final where nothing is said");
+    made(1, "weights");
+
+    let axon = |wait: &str| json!({"ip": "10.1.2.3", "port": 8091, "wait": wait});
+    let sent = submit(&pod, "/v1/axon", "one", &axon("none"));
+    assert_eq!((sent.status, &sent.body["method"], &sent.body["block"]), (202, &json!("served"), &Value::Null));
+    let done = submit(&pod, "/v1/axon", "one", &axon("finalization"));
+    let shown = (done.status, &done.body["method"], &done.body["finalized"], &done.body["extrinsic"]);
+    assert_eq!(shown, (200, &json!("served"), &json!(true), &sent.body["extrinsic"]), "the same key is the same axon");
+    let already = submit(&pod, "/v1/axon", "two", &axon("none"));
+    assert_eq!((already.status, &already.body["method"]), (200, &json!("already")), "{}", already.body);
+    made(2, "axon");
+
+    let text = |wait: &str| json!({"text": "model 7", "wait": wait});
+    let included = submit(&pod, "/v1/commitments", "one", &text("inclusion"));
+    assert_eq!((included.status, &included.body["finalized"]), (200, &json!(false)), "{}", included.body);
+    let done = submit(&pod, "/v1/commitments", "one", &text("finalization"));
+    assert_eq!((done.status, &done.body["extrinsic"]), (200, &included.body["extrinsic"]), "{}", done.body);
+    made(3, "commitment");
+}
+
 /// Says that what was found is in order.
 fn acknowledge(pod: &Pod) {
     let head = pod.status().unwrap().chain.block.unwrap();

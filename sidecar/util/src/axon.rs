@@ -12,7 +12,7 @@ use crate::ValueError;
 
 /// What an axon speaks, as the chain's `protocol` byte names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "lowercase", from = "Spelled")]
 pub enum AxonProtocol {
     /// Byte 0.
     Tcp,
@@ -21,6 +21,26 @@ pub enum AxonProtocol {
     /// Every other byte: kept as it came.
     #[serde(untagged)]
     Other(u8),
+}
+
+/// A protocol as it may be written: a byte that has a name is the same by either, and equal.
+#[derive(Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Spelled {
+    Tcp,
+    Udp,
+    #[serde(untagged)]
+    Byte(u8),
+}
+
+impl From<Spelled> for AxonProtocol {
+    fn from(spelled: Spelled) -> Self {
+        match spelled {
+            Spelled::Tcp => Self::Tcp,
+            Spelled::Udp => Self::Udp,
+            Spelled::Byte(byte) => byte.into(),
+        }
+    }
 }
 
 impl From<u8> for AxonProtocol {

@@ -1,6 +1,7 @@
 //! Bodies of the sidecar's HTTP API, version 1. The sidecar writes them; the operator, the Python package and the tests read them.
 
 use std::collections::BTreeMap;
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -95,11 +96,13 @@ pub struct SignerBody {
 /// Body of `POST /v1/sign`: a message either as text or as base64.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(examples(json!({"domain": "app", "text": "hello"})))]
 pub struct SignRequest {
     /// Purpose of the message: a domain of the signer's policy.
     pub domain: String,
     /// The message in base64.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(pattern = "^[A-Za-z0-9+/]*={0,2}$")]
     pub message: Option<String>,
     /// The message as text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -121,9 +124,43 @@ pub struct SignBody {
     pub epoch: u64,
 }
 
+/// What the answer to a submission waits for.
+///
+/// Whatever it is, there is one submission, and the sidecar follows it to its end. But what nobody waits for is not signed
+/// anew where it can get into no block any more, and nobody is told that it failed in its block. Ask again with the same
+/// idempotency key to hear what became of it or to wait for more; it is submitted again only where nothing became of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum WaitFor {
+    /// A node has taken it.
+    None,
+    /// A block has it, which a reorganisation may still undo. What SDKs call `wait_for_inclusion`.
+    Inclusion,
+    /// A final block has it. What SDKs call `wait_for_finalization`.
+    #[default]
+    Finalization,
+}
+
+impl FromStr for WaitFor {
+    type Err = ValueError;
+
+    fn from_str(word: &str) -> Result<Self, ValueError> {
+        match word {
+            "none" => Ok(Self::None),
+            "inclusion" => Ok(Self::Inclusion),
+            "finalization" => Ok(Self::Finalization),
+            _ => {
+                let expected = "is none of none, inclusion, finalization: leave it out to wait for the final block";
+                Err(ValueError::new("wait", word, expected))
+            }
+        }
+    }
+}
+
 /// Body of `POST /v1/weights`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(examples(json!({"uids": [1, 2], "weights": [0.6, 0.4], "wait": "inclusion"})))]
 pub struct WeightsRequest {
     /// Targets.
     pub uids: Vec<u16>,
@@ -134,61 +171,82 @@ pub struct WeightsRequest {
     pub mechanism: Option<u8>,
     /// Version of the validator's software, as the subnet numbers it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(format = "uint64")]
     pub version_key: Option<u64>,
     /// The same key is the same weights, set once. The header `Idempotency-Key` says the same.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(min_length = 1, max_length = 128, pattern = "^[!-~]+$")]
     pub idempotency_key: Option<String>,
+    /// What to wait for: `finalization` where it is left out. With commit-reveal it is the commit that is waited for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<WaitFor>)]
+    pub wait: Option<String>,
 }
 
 /// Body of `POST /v1/axon`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(examples(json!({"ip": "192.0.2.7", "port": 8091, "wait": "none"})))]
 pub struct AxonRequest {
     /// Address that peers connect to.
     #[schema(value_type = String)]
     pub ip: std::net::IpAddr,
     /// Port.
+    #[schema(minimum = 1)]
     pub port: u16,
     /// Transport: `tcp` where it is left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub protocol: Option<AxonProtocol>,
     /// Version of the neuron's software, as it chooses to number it.
     #[serde(default)]
+    #[schema(format = "uint32")]
     pub version: u32,
     /// See [`WeightsRequest::idempotency_key`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(min_length = 1, max_length = 128, pattern = "^[!-~]+$")]
     pub idempotency_key: Option<String>,
+    /// What to wait for: `finalization` where it is left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<WaitFor>)]
+    pub wait: Option<String>,
 }
 
 /// Body of `POST /v1/commitments`: up to 128 bytes either as text or as base64.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(examples(json!({"text": "https://example.org/model-7"})))]
 pub struct CommitmentRequest {
     /// The bytes in base64.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(pattern = "^[A-Za-z0-9+/]*={0,2}$")]
     pub data: Option<String>,
     /// The bytes as text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub text: Option<String>,
     /// See [`WeightsRequest::idempotency_key`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(min_length = 1, max_length = 128, pattern = "^[!-~]+$")]
     pub idempotency_key: Option<String>,
+    /// What to wait for: `finalization` where it is left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<WaitFor>)]
+    pub wait: Option<String>,
 }
 
-/// Answer of `POST /v1/weights`, `/v1/axon` and `/v1/commitments`: where it is on the chain.
+/// Answer of `POST /v1/weights`, `/v1/axon` and `/v1/commitments`: where it is on the chain, or that it is on its way.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct SubmittedBody {
     /// How: `plain`, `hash_commit` or `timelocked` for weights, `served` or `already` for axons, `set` for commitments.
     pub method: String,
     /// The key under which asking again gives the same answer.
     pub idempotency_key: String,
-    /// Number of the block.
-    pub block: u64,
-    /// Its hash; absent where nothing was submitted.
+    /// Number of the block; absent while no block has it, which only `wait` = `none` lets you see.
+    pub block: Option<u64>,
+    /// Its hash; absent where nothing was submitted as well.
     pub block_hash: Option<BlockHash>,
-    /// Hash of the extrinsic.
+    /// Hash of the extrinsic; absent where nothing was submitted.
     pub extrinsic: Option<String>,
-    /// Whether the block is final.
+    /// Whether there is a block and it is final.
     pub finalized: bool,
     /// The drand round at which a timelocked commit opens.
     pub reveal_round: Option<u64>,
@@ -197,8 +255,10 @@ pub struct SubmittedBody {
 /// Body of `POST /v1/signer/acknowledge`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(examples(json!({"before_block": 1})))]
 pub struct AcknowledgeRequest {
     /// What others signed before this block is in order.
+    #[schema(format = "uint64")]
     pub before_block: u64,
 }
 

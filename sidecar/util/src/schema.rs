@@ -54,8 +54,9 @@ schema!(Score, {
 });
 schema!(AxonProtocol, {
     let named = ObjectBuilder::new().schema_type(SchemaType::Type(Type::String)).enum_values(Some(["tcp", "udp"]));
-    let other = ObjectBuilder::new().schema_type(SchemaType::Type(Type::Integer)).minimum(Some(2)).maximum(Some(255));
-    let description = "What an axon speaks: by name, or by the chain's number where it has none";
+    let other = ObjectBuilder::new().schema_type(SchemaType::Type(Type::Integer)).minimum(Some(0)).maximum(Some(255));
+    let description =
+        "What an axon speaks: by name, or by the chain's number, which an answer has only where there is no name";
     OneOfBuilder::new().item(named).item(other).description(Some(description)).into()
 });
 

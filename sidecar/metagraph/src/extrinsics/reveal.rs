@@ -24,7 +24,7 @@ use super::call::{Call, mechanism_index};
 use super::failure::{FailureClass, SubmitError};
 use super::journal::{now_s, write_durably};
 use super::link::{Link, Tips};
-use super::submitter::{Intent, SubmitterHandle, Wait};
+use super::submitter::{Intent, Submitted, SubmitterHandle, Wait};
 use crate::ChainError;
 
 /// Numbers of a salt: 128 bits.
@@ -350,10 +350,12 @@ impl Reveals {
         };
         let key = format!("reveal/{}/{}", material.hash, material.tries);
         match submitter.submit(Intent { key, call, wait: Wait::Finalized }).await {
-            Ok(receipt) => {
+            Ok(Submitted::Included(receipt)) => {
                 info!(key = material.key, block = receipt.block, "weights revealed");
                 self.end(&material.key, RevealState::Revealed { block: receipt.block });
             }
+            // Not revealed yet: the next look asks again.
+            Ok(Submitted::Sent { .. }) => {}
             Err(error) => {
                 let failed_in_block = matches!(error, SubmitError::Dispatch { .. });
                 let for_good = matches!(error.class(), FailureClass::Stop | FailureClass::Configuration)

@@ -6,8 +6,7 @@ use sidecar_util::{AxonProtocol, NetUid, check_port, check_public_ip, ip_to_chai
 
 use super::call::{Call, protocol_byte};
 use super::failure::{FailureClass, SubmitError};
-use super::journal::Receipt;
-use super::submitter::{Intent, SubmitterHandle, Wait};
+use super::submitter::{Intent, Submitted, SubmitterHandle, Wait};
 
 /// The axon that the chain should show.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,9 +32,11 @@ pub enum Served {
     Already {
         /// Since this block.
         block: u64,
+        /// Whether that block is final.
+        finalized: bool,
     },
     /// It was served now.
-    Now(Receipt),
+    Now(Submitted),
 }
 
 impl SubmitterHandle {
@@ -43,7 +44,7 @@ impl SubmitterHandle {
     ///
     /// # Errors
     /// A wrong address, the rate limit with the blocks to wait, or what the submission met.
-    pub async fn serve_axon(&self, key: &str, wish: &AxonWish) -> Result<Served, SubmitError> {
+    pub async fn serve_axon(&self, key: &str, wish: &AxonWish, wait: Wait) -> Result<Served, SubmitError> {
         let name = "serve_axon";
         let wrong = |source| SubmitError::Argument { call: name, source };
         check_public_ip("ip", wish.ip, wish.local).map_err(wrong)?;
@@ -56,6 +57,11 @@ impl SubmitterHandle {
             version: wish.version,
         };
         call.check().map_err(wrong)?;
+        let intent = Intent { key: key.to_owned(), call, wait };
+        // What was given before is told of as what it is, not as an axon that is there already.
+        if self.recall(key).await?.is_some() {
+            return self.submit(intent).await.map(Served::Now);
+        }
         let unreachable = |error: crate::ChainError| SubmitError::Unreachable { why: error.chain() };
         let link = self.link().await?;
         let tips = link.tips().await.map_err(unreachable)?;
@@ -65,7 +71,8 @@ impl SubmitterHandle {
             let (ip, ip_type) = ip_to_chain(wish.ip);
             let shown = (axon.ip, axon.ip_type, axon.port, axon.protocol, axon.version);
             if shown == (ip, ip_type, wish.port, protocol_byte(wish.protocol), wish.version) {
-                return Ok(Served::Already { block: axon.block });
+                let finalized = axon.block <= tips.finalized.number;
+                return Ok(Served::Already { block: axon.block, finalized });
             }
             let allowed = axon.block.saturating_add(rate_limit);
             let blocks = allowed.saturating_sub(tips.best.number + 1);
@@ -78,7 +85,6 @@ impl SubmitterHandle {
                 });
             }
         }
-        let intent = Intent { key: key.to_owned(), call, wait: Wait::Finalized };
         self.submit(intent).await.map(Served::Now)
     }
 }

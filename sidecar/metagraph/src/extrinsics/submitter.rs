@@ -26,7 +26,9 @@ use tracing::{Instrument, debug, info, warn};
 use super::call::{Call, SignedBy};
 use super::decide::{Next, Seen, next};
 use super::failure::{FailureClass, Refusal, SubmitError, Verdict, verdict};
-use super::journal::{Attempt, CallResult, Entry, Fate, Journal, JournalError, Receipt, State, check_key};
+use super::journal::{
+    Attempt, CallResult, Entry, ExtrinsicHash, Fate, Journal, JournalError, Receipt, State, check_key,
+};
 use super::link::{Found, Link, SignError, Signed, Tips};
 use crate::ChainError;
 use crate::keys::HotkeyPair;
@@ -157,9 +159,14 @@ impl Gate for OpenGate {
     }
 }
 
-/// What a caller waits for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What a caller waits for. Each comes after the one before.
+///
+/// Who waits no longer is one who does not want it signed anew: where what was sent can get into no block any more, it
+/// ends there. Whoever asks again with the same key waits for it again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Wait {
+    /// It is in the journal, and a node has taken it.
+    Sent,
     /// A block has it. A reorganisation may still move it.
     Included,
     /// A final block has it.
@@ -177,7 +184,29 @@ pub struct Intent {
     pub wait: Wait,
 }
 
-pub(crate) type Answer = Result<Receipt, SubmitError>;
+/// How far an intent came.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Submitted {
+    /// A node has taken it; no block is known to have it.
+    Sent {
+        /// The extrinsic. It gets another hash where it has to be signed again.
+        extrinsic_hash: ExtrinsicHash,
+    },
+    /// A block has it.
+    Included(Receipt),
+}
+
+impl Submitted {
+    /// Where it is, if a block has it.
+    pub fn receipt(self) -> Option<Receipt> {
+        match self {
+            Self::Sent { .. } => None,
+            Self::Included(receipt) => Some(receipt),
+        }
+    }
+}
+
+pub(crate) type Answer = Result<Submitted, SubmitError>;
 pub(crate) type LinkReply = oneshot::Sender<Result<Arc<Link>, SubmitError>>;
 
 pub(crate) enum Command {
@@ -284,7 +313,7 @@ impl SubmitterHandle {
         self.hotkey
     }
 
-    /// Carries out an intent, once, and waits for its outcome.
+    /// Carries out an intent, once, and waits for as much of its outcome as it says.
     ///
     /// # Errors
     /// See [`SubmitError`]; its class says what to do. After [`SubmitError::Refused`] nothing is on the chain and the key is
@@ -366,10 +395,23 @@ impl Active {
     }
 
     fn fail(&mut self, error: &SubmitError) {
-        for waiter in self.waiters.drain(..) {
+        self.tell(Wait::Finalized, &Err(error.clone()));
+    }
+
+    /// Answers those who wait for no more than this.
+    fn tell(&mut self, reached: Wait, answer: &Answer) {
+        let (told, waiting): (Vec<_>, Vec<_>) = self.waiters.drain(..).partition(|waiter| waiter.wait <= reached);
+        self.waiters = waiting;
+        for waiter in told {
             // Who no longer listens does not need to know.
-            let _ = waiter.reply.send(Err(error.clone()));
+            let _ = waiter.reply.send(answer.clone());
         }
+    }
+
+    /// What the node at the other end of a connection has taken of this, as far as it said.
+    fn taken_over(&self, generation: u64) -> Option<ExtrinsicHash> {
+        let last = self.entry.attempts.last().filter(|attempt| attempt.fate == Fate::Sent)?;
+        self.sent.is_some_and(|(over, _)| over == generation).then_some(last.hash)
     }
 
     /// The highest nonce that something of this intent may still use.
@@ -615,7 +657,7 @@ impl Worker {
             return Ok(());
         }
         if let Some(Entry { state: State::Included { receipt, result }, .. }) = &entry
-            && (receipt.finalized || wait == Wait::Included)
+            && wait <= reached(receipt)
         {
             // How long to wait was said when it failed; who asks again is told the class without the clock.
             let _ = waiter.reply.send(answer(call.name(), receipt, result, None));
@@ -699,8 +741,13 @@ impl Worker {
         for _ in 0..STEPS_MAX {
             match self.step(i, link).await? {
                 Turn::Again => {}
-                turn => return Ok(turn),
+                Turn::Wait => break,
+                Turn::Done => return Ok(Turn::Done),
             }
+        }
+        let active = &mut self.active[i];
+        if let Some(extrinsic_hash) = active.taken_over(self.generation) {
+            active.tell(Wait::Sent, &Ok(Submitted::Sent { extrinsic_hash }));
         }
         Ok(Turn::Wait)
     }
@@ -828,13 +875,7 @@ impl Worker {
             }
         }
         let answer = self.outcome(i, link, tips, &receipt, &result).await;
-        let active = &mut self.active[i];
-        let (told, waiting): (Vec<_>, Vec<_>) =
-            active.waiters.drain(..).partition(|waiter| finalized || waiter.wait == Wait::Included);
-        active.waiters = waiting;
-        for waiter in told {
-            let _ = waiter.reply.send(answer.clone());
-        }
+        self.active[i].tell(reached(&receipt), &answer);
         if finalized {
             self.journal.prune().map_err(|error| self.unwritable(&error))?;
             return Ok(Turn::Done);
@@ -1022,9 +1063,14 @@ impl Worker {
     }
 }
 
+/// For whom this is enough.
+fn reached(receipt: &Receipt) -> Wait {
+    if receipt.finalized { Wait::Finalized } else { Wait::Included }
+}
+
 fn answer(call: &'static str, receipt: &Receipt, result: &CallResult, blocks: Option<u64>) -> Answer {
     match result {
-        CallResult::Success => Ok(receipt.clone()),
+        CallResult::Success => Ok(Submitted::Included(receipt.clone())),
         CallResult::Failed { pallet, name, docs } => Err(SubmitError::Dispatch {
             call,
             pallet: pallet.clone(),

@@ -11,10 +11,9 @@ use sidecar_util::{NetUid, ValueError};
 use super::call::Call;
 use super::facts::WeightsFacts;
 use super::failure::{SubmitError, verdict};
-use super::journal::Receipt;
 use super::link::{Link, Tips};
 use super::reveal::Reveals;
-use super::submitter::{Intent, SubmitterHandle, Wait};
+use super::submitter::{Intent, Submitted, SubmitterHandle, Wait};
 use super::timelock::{RevealClock, timelocked_commit};
 use crate::ChainError;
 
@@ -52,6 +51,8 @@ pub struct WeightsWish {
     pub values: WeightValues,
     /// Version of the validator's software, as the subnet numbers it.
     pub version_key: u64,
+    /// When to answer: of commit-reveal it is the commit that is waited for.
+    pub wait: Wait,
 }
 
 /// How weights get onto the chain.
@@ -70,8 +71,8 @@ pub enum WeightsMethod {
 pub struct WeightsOutcome {
     /// How.
     pub method: WeightsMethod,
-    /// Where.
-    pub receipt: Receipt,
+    /// How far they, or the commit to them, came.
+    pub submitted: Submitted,
     /// The drand round at which a timelocked commit opens.
     pub reveal_round: Option<u64>,
 }
@@ -97,14 +98,14 @@ impl WeightsSetter {
         self
     }
 
-    /// Sets weights, once per key, and waits until they, or the commit to them, are final.
+    /// Sets weights, once per key.
     ///
     /// # Errors
     /// What is wrong with the weights, what the chain would refuse, or what the submission met.
     pub async fn set(&self, wish: WeightsWish) -> Result<WeightsOutcome, SubmitError> {
         // A commit is random, so a key that was given before stands for the very call that was made then.
         if let Some(call) = self.submitter.recall(&wish.key).await? {
-            return self.submit(wish.key, call).await;
+            return self.submit(wish.key, call, wish.wait).await;
         }
         let argument = |source| SubmitError::Argument { call: "set_weights", source };
         let (uids, values) = normalize_weights(&wish.uids, &wish.values).map_err(argument)?;
@@ -120,7 +121,7 @@ impl WeightsSetter {
         let (link, tips, facts) = self.facts(wish.netuid, wish.mecid.unwrap_or(0)).await?;
         let facts = facts.ok_or_else(|| refused("HotKeyNotRegisteredInSubNet", "not in the subnet's list", None))?;
         check_facts(&facts, &wish, &uids, &values)?;
-        let WeightsWish { key, netuid, mecid, version_key, .. } = wish;
+        let WeightsWish { key, netuid, mecid, version_key, wait, .. } = wish;
         let call = match method(&facts, self.prefer_hash)? {
             WeightsMethod::Plain => probe,
             WeightsMethod::HashCommit => {
@@ -138,7 +139,7 @@ impl WeightsSetter {
                 Call::CommitTimelocked { netuid, mecid, commit, reveal_round, version: facts.commit_reveal_version }
             }
         };
-        self.submit(key, call).await
+        self.submit(key, call, wait).await
     }
 
     /// What the chain says, over another connection where one breaks in between.
@@ -163,22 +164,23 @@ impl WeightsSetter {
         }
     }
 
-    async fn submit(&self, key: String, call: Call) -> Result<WeightsOutcome, SubmitError> {
+    async fn submit(&self, key: String, call: Call, wait: Wait) -> Result<WeightsOutcome, SubmitError> {
         let (method, reveal_round) = match &call {
             Call::CommitWeights { .. } => (WeightsMethod::HashCommit, None),
             Call::CommitTimelocked { reveal_round, .. } => (WeightsMethod::Timelocked, Some(*reveal_round)),
             _ => (WeightsMethod::Plain, None),
         };
-        let answer = self.submitter.submit(Intent { key: key.clone(), call, wait: Wait::Finalized }).await;
+        let answer = self.submitter.submit(Intent { key: key.clone(), call, wait }).await;
         if method == WeightsMethod::HashCommit {
             match &answer {
-                Ok(receipt) => self.reveals.committed(&key, receipt.block),
-                // What is pending or unknown may still be on the chain: its weights are kept.
-                Err(SubmitError::Pending { .. } | SubmitError::Unknown { .. } | SubmitError::Closed) => {}
+                Ok(Submitted::Included(receipt)) => self.reveals.committed(&key, receipt.block),
+                // What is on its way, pending or unknown may get onto the chain: its weights are kept.
+                Ok(Submitted::Sent { .. })
+                | Err(SubmitError::Pending { .. } | SubmitError::Unknown { .. } | SubmitError::Closed) => {}
                 Err(_) => self.reveals.withdraw(&key),
             }
         }
-        answer.map(|receipt| WeightsOutcome { method, receipt, reveal_round })
+        answer.map(|submitted| WeightsOutcome { method, submitted, reveal_round })
     }
 }
 
@@ -348,7 +350,8 @@ mod tests {
 
     fn wish() -> WeightsWish {
         let values = WeightValues::Integers(vec![1, 2]);
-        WeightsWish { key: "k".into(), netuid: NetUid(1), mecid: None, uids: vec![1, 2], values, version_key: 5 }
+        let (key, netuid, wait) = ("k".into(), NetUid(1), Wait::Finalized);
+        WeightsWish { key, netuid, mecid: None, uids: vec![1, 2], values, version_key: 5, wait }
     }
 
     #[test]

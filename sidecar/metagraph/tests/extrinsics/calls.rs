@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::json;
 use sidecar_metagraph::extrinsics::{
     AxonWish, Call, CommitmentField, FailureClass, OpenGate, RevealState, Reveals, Served, SubmitConfig, SubmitError,
-    Submitter, WeightValues, WeightsMethod, WeightsSetter, WeightsWish, drand_round_at,
+    Submitted, Submitter, Wait, WeightValues, WeightsMethod, WeightsSetter, WeightsWish, drand_round_at,
 };
 use sidecar_util::{Alpha, AxonProtocol, Hotkey, NetUid, Tao};
 use subxt::dynamic::Value;
@@ -14,7 +14,8 @@ use crate::lab::{Lab, NETUID, PATIENCE, account, alice, bob, charlie, set_weight
 
 fn wish(key: &str, mecid: Option<u8>) -> WeightsWish {
     let values = WeightValues::Scores(vec![0.5, 1.0]);
-    WeightsWish { key: key.to_owned(), netuid: NETUID, mecid, uids: vec![1, 2], values, version_key: 0 }
+    let (key, wait) = (key.to_owned(), Wait::Finalized);
+    WeightsWish { key, netuid: NETUID, mecid, uids: vec![1, 2], values, version_key: 0, wait }
 }
 
 fn setter(lab: &Lab, submitter: &Submitter) -> (WeightsSetter, Reveals) {
@@ -70,18 +71,22 @@ async fn an_axon_is_served_once_and_not_too_often() {
     let (netuid, protocol) = (NETUID, AxonProtocol::Tcp);
     let axon = AxonWish { netuid, ip: "10.0.0.1".parse().unwrap(), port: 8091, protocol, version: 7, local: true };
     let public = AxonWish { local: false, ..axon.clone() };
-    let error = handle.serve_axon("private", &public).await.unwrap_err();
+    let error = handle.serve_axon("private", &public, Wait::Finalized).await.unwrap_err();
     assert!(error.to_string().contains("ip: `10.0.0.1`"), "{error}");
 
-    let Served::Now(receipt) = handle.serve_axon("first", &axon).await.unwrap() else { panic!("it was served before") };
+    let served = handle.serve_axon("first", &axon, Wait::Finalized).await.unwrap();
+    let Served::Now(Submitted::Included(receipt)) = served else { panic!("{served:?}") };
     assert!(receipt.has_event("SubtensorModule", "AxonServed"));
     let shown = lab.value::<Value>("SubtensorModule", "Axons", vec![Value::u128(1), account(&alice().hotkey())]).await;
     let shown = shown.unwrap().to_string();
     assert!(shown.contains("port: 8091") && shown.contains("version: 7"), "{shown}");
 
-    assert_eq!(handle.serve_axon("again", &axon).await.unwrap(), Served::Already { block: receipt.block });
+    let again = handle.serve_axon("again", &axon, Wait::Finalized).await.unwrap();
+    assert_eq!(again, Served::Already { block: receipt.block, finalized: true });
+    let same = handle.serve_axon("first", &axon, Wait::Finalized).await.unwrap();
+    assert_eq!(same, Served::Now(Submitted::Included(receipt)), "the same key is the same submission");
     let moved = AxonWish { port: 8092, ..axon };
-    let error = handle.serve_axon("moved", &moved).await.unwrap_err();
+    let error = handle.serve_axon("moved", &moved, Wait::Finalized).await.unwrap_err();
     assert_eq!(error.chain_error(), Some("ServingRateLimitExceeded"));
     let FailureClass::WaitBlocks(blocks) = error.class() else { panic!("{error}") };
     assert!((900..1000).contains(&blocks), "{blocks}");
@@ -104,13 +109,17 @@ async fn a_hash_commit_is_revealed_in_its_epoch_across_a_restart() {
     let lab = Lab::start(&json!({ "commit_reveal": true }), &[]);
     let submitter = lab.submitter();
     let (setter, _) = setter(&lab, &submitter);
-    for mecid in [None, Some(1)] {
-        let outcome = setter.clone().prefer_hash(true).set(wish(&format!("{mecid:?}"), mecid)).await.unwrap();
+    // Nobody waits for the block of the second one, and the process ends before there is one.
+    for (mecid, wait) in [(None, Wait::Finalized), (Some(1), Wait::Sent)] {
+        let wish = WeightsWish { wait, ..wish(&format!("{mecid:?}"), mecid) };
+        let outcome = setter.clone().prefer_hash(true).set(wish).await.unwrap();
         assert_eq!(outcome.method, WeightsMethod::HashCommit);
-        assert!(outcome.receipt.has_event("SubtensorModule", "WeightsCommitted"));
+        let receipt = outcome.submitted.receipt();
+        assert_eq!(receipt.is_some(), wait == Wait::Finalized, "{receipt:?}");
+        assert!(receipt.is_none_or(|receipt| receipt.has_event("SubtensorModule", "WeightsCommitted")));
     }
-    assert_eq!(lab.weights(1).await, []);
     submitter.shutdown().await;
+    assert_eq!(lab.weights(1).await, []);
 
     // Another process finds both on disk.
     let submitter = lab.submitter();
@@ -170,7 +179,8 @@ async fn a_timelocked_commit_names_the_round_of_the_reveal_epoch() {
     for mecid in [None, Some(1)] {
         let outcome = setter.set(wish(&format!("{mecid:?}"), mecid)).await.unwrap();
         assert_eq!(outcome.method, WeightsMethod::Timelocked);
-        assert!(outcome.receipt.has_event("SubtensorModule", "TimelockedWeightsCommitted"), "{outcome:?}");
+        let receipt = outcome.submitted.clone().receipt().unwrap();
+        assert!(receipt.has_event("SubtensorModule", "TimelockedWeightsCommitted"), "{receipt:?}");
         let round = outcome.reveal_round.unwrap();
         // At most two tempos of 250 ms blocks away; with blocks of 12 s it would be an hour and more. Time flew on
         // this chain, by 250 ms a block.

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use serde_json::{Value as Json, json};
 use sidecar_metagraph::extrinsics::{
     Call, CommitmentField, FailureClass, Gate, GateError, Intent, OpenGate, Probe, Step, SubmitConfig, SubmitError,
-    Submitter, Wait,
+    Submitted, Submitter, Wait,
 };
 use subxt::dynamic::Value;
 
@@ -227,13 +227,38 @@ async fn a_reorganisation_of_its_block_neither_loses_nor_doubles_it() {
     let lab = Lab::start(&json!({}), &["--finality-lag", "6"]);
     let submitter = lab.submitter();
     let handle = submitter.handle();
-    let included = Intent { wait: Wait::Included, ..intent("a", set_weights(&[1], &[1])) };
-    let first = handle.submit(included).await.unwrap();
-    assert!(!first.finalized);
+    let weights = |wait| Intent { wait, ..intent("a", set_weights(&[1], &[1])) };
+    let sent = handle.submit(weights(Wait::Sent)).await.unwrap();
+    let Submitted::Sent { extrinsic_hash } = sent else { panic!("{sent:?}") };
+    let first = handle.submit(weights(Wait::Included)).await.unwrap().receipt().unwrap();
+    assert_eq!((first.extrinsic_hash, first.finalized), (extrinsic_hash, false));
+    let known = handle.submit(weights(Wait::Sent)).await.unwrap();
+    assert_eq!(known.receipt().as_ref(), Some(&first), "what is known is told");
     lab.admin().post("/reorg", &json!({ "blocks": 3 }));
     let last = submit(&submitter, "a", set_weights(&[1], &[1])).await.unwrap();
     assert!(last.finalized);
     assert_ne!(first.block_hash, last.block_hash);
+    assert_eq!(lab.count(WEIGHTS_SET.0, WEIGHTS_SET.1).await, 1);
+    submitter.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_nobody_waits_for_is_refused_while_somebody_does_and_is_no_second_submission() {
+    let lab = Lab::start(&json!({}), &[]);
+    lab.fault(&json!({ "kind": "pool_error", "code": 1010, "times": 2 }));
+    let submitter = lab.submitter();
+    let sent = |key| Intent { wait: Wait::Sent, ..intent(key, set_weights(&[1], &[1])) };
+    // A node that takes nothing has nothing: the caller hears of what the pool took in the end.
+    let first = submitter.handle().submit(sent("a")).await.unwrap();
+    assert!(lab.has_struck("pool_error"));
+    let Submitted::Sent { extrinsic_hash } = first else { panic!("{first:?}") };
+    let again = submitter.handle().submit(sent("a")).await.unwrap();
+    let done = submit(&submitter, "a", set_weights(&[1], &[1])).await.unwrap();
+    assert_eq!((done.extrinsic_hash, done.finalized), (extrinsic_hash, true), "{again:?}");
+    // What the pool refuses for good is told to who waits for no more than the pool.
+    lab.fault(&json!({ "kind": "pool_error", "code": 1014 }));
+    let error = submitter.handle().submit(sent("b")).await.unwrap_err();
+    assert_eq!(error.chain_error(), Some("PriorityTooLow"), "{error}");
     assert_eq!(lab.count(WEIGHTS_SET.0, WEIGHTS_SET.1).await, 1);
     submitter.shutdown().await;
 }

@@ -277,10 +277,11 @@ pub(crate) fn intent(key: &str, call: Call) -> Intent {
     Intent { key: key.to_owned(), call, wait: Wait::Finalized }
 }
 
-/// Carries out a call with the deadline of the tests.
+/// Carries out a call to its end, with the deadline of the tests.
 pub(crate) async fn submit(submitter: &Submitter, key: &str, call: Call) -> Result<Receipt, SubmitError> {
     let handle = submitter.handle();
-    tokio::time::timeout(PATIENCE, handle.submit(intent(key, call))).await.unwrap()
+    let submitted = tokio::time::timeout(PATIENCE, handle.submit(intent(key, call))).await.unwrap();
+    submitted.map(|submitted| submitted.receipt().unwrap())
 }
 
 pub(crate) fn account(hotkey: &Hotkey) -> Value {
