@@ -168,7 +168,7 @@ fn a_submission_waits_for_no_more_than_it_is_asked_to_and_is_made_once() {
 }
 
 /// Says that what was found is in order.
-fn acknowledge(pod: &Pod) {
+pub(crate) fn acknowledge(pod: &Pod) {
     let head = pod.status().unwrap().chain.block.unwrap();
     let early = pod.post("/v1/signer/acknowledge", &[], &json!({"before_block": 1})).unwrap();
     assert_eq!(early.status, 409, "{}", early.body);
