@@ -280,8 +280,8 @@ pub(crate) fn intent(key: &str, call: Call) -> Intent {
 /// Carries out a call to its end, with the deadline of the tests.
 pub(crate) async fn submit(submitter: &Submitter, key: &str, call: Call) -> Result<Receipt, SubmitError> {
     let handle = submitter.handle();
-    let submitted = tokio::time::timeout(PATIENCE, handle.submit(intent(key, call))).await.unwrap();
-    submitted.map(|submitted| submitted.receipt().unwrap())
+    let done = tokio::time::timeout(PATIENCE, handle.submit(intent(key, call))).await.unwrap();
+    done.map(|done| done.receipt().unwrap())
 }
 
 pub(crate) fn account(hotkey: &Hotkey) -> Value {
