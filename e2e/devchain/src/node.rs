@@ -9,6 +9,7 @@ mod command;
 mod executor;
 mod pool;
 mod state;
+mod state_map;
 mod store;
 
 use std::collections::HashMap;
@@ -36,7 +37,7 @@ pub use chain::{BlockData, BlockError};
 pub use command::{BlockRef, CommandError, MAX_BLOCKS, MAX_SNAPSHOTS, ReorgDone, SnapshotRef, UpgradeDone};
 pub use executor::{CallError, call, inspect};
 pub use pool::{PoolError, TxStatus};
-pub use state::StateMap;
+pub use state_map::StateMap;
 pub use store::StoreError;
 
 /// Stack of threads that run the runtime. Calls may be nested 256 deep, and each level takes kilobytes: tens of them in

@@ -9,7 +9,8 @@ use sp_runtime::{Digest, traits::BlakeTwo256};
 
 use super::NodeConfig;
 use super::pool::Watched;
-use super::state::{STATE_VERSION, StateMap, TipTrie};
+use super::state::{STATE_VERSION, TipTrie};
+use super::state_map::StateMap;
 use super::store::{Store, StoreError};
 use crate::runtime::{Hash, Header};
 

@@ -16,7 +16,8 @@ use sp_runtime::transaction_validity::{TransactionValidity, UnknownTransaction};
 use sp_runtime::{Digest, DigestItem, TransactionOutcome};
 use sp_state_machine::{Ext, OverlayedChanges};
 
-use super::state::{Changes, STATE_VERSION, StateBackend, StateMap, TipTrie};
+use super::state::{Changes, STATE_VERSION, StateBackend, TipTrie};
+use super::state_map::StateMap;
 use crate::runtime::{Block, Executive, Hash, Header, RuntimeCall, UncheckedExtrinsic, api};
 use crate::upgrade;
 

@@ -1,11 +1,10 @@
 //! State of one block: a snapshot that shares structure with its parent's, and the trie that gives its root.
 //!
-//! Reads go to an ordered map and never touch the trie, which makes them several times faster and a snapshot per
+//! Reads go to a [`StateMap`] and never touch the trie, which makes them several times faster and a snapshot per
 //! block cheap. Only the tip has a trie, because only blocks on the tip need a root.
 
-use std::sync::Arc;
+use std::ops::Bound;
 
-use imbl::OrdMap;
 use sp_core::storage::{ChildInfo, StateVersion};
 use sp_runtime::traits::{BlakeTwo256, Hash as _};
 use sp_state_machine::backend::AsTrieBackend;
@@ -15,10 +14,8 @@ use sp_state_machine::{
 };
 use sp_trie::{MerkleValue, PrefixedMemoryDB};
 
+use super::state_map::StateMap;
 use crate::runtime::Hash;
-
-/// Keys and values of a state.
-pub type StateMap = OrdMap<Arc<[u8]>, Arc<[u8]>>;
 
 /// How the runtime encodes values in the trie; `system_version` 1 of the runtime version.
 pub(super) const STATE_VERSION: StateVersion = StateVersion::V1;
@@ -61,9 +58,6 @@ impl TipTrie {
     }
 }
 
-/// A key and its value.
-type Entry<'a> = (&'a Arc<[u8]>, &'a Arc<[u8]>);
-
 /// A state as the runtime's externalities read it.
 pub(super) struct StateBackend<'a> {
     map: &'a StateMap,
@@ -80,10 +74,9 @@ impl<'a> StateBackend<'a> {
         Self { map, trie: None }
     }
 
-    fn first_from(&self, start: &[u8], exclusive: bool) -> Option<Entry<'_>> {
-        use std::ops::Bound::{Excluded, Included, Unbounded};
-        let start = if exclusive { Excluded(start) } else { Included(start) };
-        self.map.range::<_, [u8]>((start, Unbounded)).next()
+    fn first_from(&self, start: &[u8], exclusive: bool) -> Option<&[u8]> {
+        let start = if exclusive { Bound::Excluded(start) } else { Bound::Included(start) };
+        self.map.keys_from(start).next().map(AsRef::as_ref)
     }
 }
 
@@ -107,21 +100,25 @@ impl<'a> StorageIterator<BlakeTwo256> for StateIter<'a> {
     type Error = DefaultError;
 
     fn next_key(&mut self, backend: &Self::Backend) -> Option<Result<StorageKey, Self::Error>> {
-        self.next_pair(backend).map(|pair| pair.map(|(key, _)| key))
-    }
-
-    fn next_pair(&mut self, backend: &Self::Backend) -> Option<Result<(StorageKey, StorageValue), Self::Error>> {
         if self.done {
             return None;
         }
         let found = backend.first_from(&self.next_from, self.exclusive);
-        let Some((key, value)) = found.filter(|(key, _)| key.starts_with(&self.prefix)) else {
+        let Some(key) = found.filter(|key| key.starts_with(&self.prefix)) else {
             self.done = true;
             return None;
         };
         self.next_from = key.to_vec();
         self.exclusive = true;
-        Some(Ok((key.to_vec(), value.to_vec())))
+        Some(Ok(key.to_vec()))
+    }
+
+    fn next_pair(&mut self, backend: &Self::Backend) -> Option<Result<(StorageKey, StorageValue), Self::Error>> {
+        let key = self.next_key(backend)?;
+        Some(key.map(|key| {
+            let value = backend.map.get(&key).map_or_else(Vec::new, |value| value.to_vec());
+            (key, value)
+        }))
     }
 
     fn was_complete(&self) -> bool {
@@ -168,7 +165,7 @@ impl<'a> Backend<BlakeTwo256> for StateBackend<'a> {
     }
 
     fn next_storage_key(&self, key: &[u8]) -> Result<Option<StorageKey>, Self::Error> {
-        Ok(self.first_from(key, true).map(|(key, _)| key.to_vec()))
+        Ok(self.first_from(key, true).map(<[u8]>::to_vec))
     }
 
     fn next_child_storage_key(&self, _child_info: &ChildInfo, _key: &[u8]) -> Result<Option<StorageKey>, Self::Error> {
@@ -224,14 +221,16 @@ pub(super) fn apply_changes(
     for (key, value) in changes {
         match value {
             Some(value) => next.insert(key.into(), value.into()),
-            None => next.remove(key.as_slice()),
-        };
+            None => next.remove(&key),
+        }
     }
     next
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
 
     fn state(pairs: &[(&[u8], &[u8])]) -> StateMap {

@@ -11,7 +11,7 @@ use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 use sp_state_machine::StorageCollection;
 
 use super::chain::{BlockData, common_number};
-use super::state::StateMap;
+use super::state_map::StateMap;
 use crate::runtime::Hash;
 
 const HEAD: &[u8] = b"head";
@@ -132,7 +132,7 @@ impl Store {
                 Some(_) => {}
             }
         }
-        for (key, value) in state {
+        for (key, value) in state.iter() {
             if !self.state.contains_key(&key[..])? {
                 batch.insert(&self.state, &key[..], &value[..]);
             }
@@ -169,7 +169,7 @@ impl Store {
             }
             _ => {}
         }
-        let mut state = StateMap::new();
+        let mut state = StateMap::default();
         for entry in self.state.iter() {
             let (key, value) = entry.into_inner()?;
             state.insert(Arc::from(&key[..]), Arc::from(&value[..]));

@@ -1,7 +1,7 @@
 //! `state_*`: storage, runtime calls, metadata, and subscriptions to storage.
 
 use std::collections::BTreeMap;
-use std::ops::Bound::{Excluded, Included, Unbounded};
+use std::ops::Bound::{Excluded, Included};
 use std::sync::Arc;
 
 use codec::{Decode, Encode};
@@ -38,8 +38,7 @@ fn keys_with_prefix<'a>(
         Some(after) => Excluded(after),
         None => Included(prefix),
     };
-    let pairs = state.range::<_, [u8]>((start, Unbounded));
-    pairs.map(|(key, _)| key.as_ref()).take_while(move |key| key.starts_with(prefix))
+    state.keys_from(start).map(AsRef::as_ref).take_while(move |key| key.starts_with(prefix))
 }
 
 pub(super) fn runtime_version(node: &Node, at: Option<Hash>) -> Answer<RuntimeVersion> {
@@ -74,7 +73,7 @@ fn register_storage(module: &mut RpcModule<Arc<Node>>) -> Result<(), RegisterMet
         let mut args = Args::new(&params);
         let key = args.bytes()?;
         let state = node.state(args.optional_hash()?)?;
-        Ok(state.get(key.as_slice()).map_or(Value::Null, |value| to_json(&BlakeTwo256::hash(value))))
+        Ok(state.get(&key).map_or(Value::Null, |value| to_json(&BlakeTwo256::hash(value))))
     })?;
     with_aliases(module, "state_getStorageHash", &["state_getStorageHashAt"])?;
     module.register_method("state_getStorageSize", |params, node, _| -> Answer<Value> {
