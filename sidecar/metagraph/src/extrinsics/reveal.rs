@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
 use parking_lot::Mutex;
 use rand::Rng;
 use serde::{Deserialize, Serialize};
@@ -69,6 +71,11 @@ pub enum RevealState {
         /// Since this block.
         block: u64,
     },
+    /// The chain has weights that were committed to later, and with them forgot this commit.
+    Superseded {
+        /// Since this block.
+        block: u64,
+    },
     /// The epoch of the reveal passed without one: these weights are lost.
     Expired {
         /// What stood in the way last.
@@ -116,6 +123,25 @@ pub struct RevealMaterial {
     /// Where it stands.
     #[serde(flatten)]
     pub state: RevealState,
+}
+
+/// Where in time something of a subnet's mechanism happened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Place {
+    index: u16,
+    block: u64,
+}
+
+impl Place {
+    fn is_before(&self, other: &Self) -> bool {
+        self.index == other.index && self.block < other.block
+    }
+}
+
+impl RevealMaterial {
+    fn place(&self, block: u64) -> Place {
+        Place { index: mechanism_index(self.netuid, self.mecid.unwrap_or(0)), block }
+    }
 }
 
 /// Why weights cannot be kept, and so are not committed to.
@@ -273,10 +299,13 @@ impl Reveals {
     /// Reveals what waits, each in its epoch, until the submitter ends. Run it as a task of its own.
     pub async fn run(self, submitter: SubmitterHandle) {
         let mut changed = self.changed.subscribe();
+        // Each waits for its final block. The others do not wait with it: their epoch would end meanwhile.
+        let mut revealing = FuturesUnordered::new();
+        let mut under_way: BTreeMap<String, Place> = BTreeMap::new();
         loop {
             self.tidy();
-            let open: Vec<RevealMaterial> =
-                self.list().into_iter().filter(|material| material.state.is_open()).collect();
+            let mut open = self.list();
+            open.retain(|material| material.state.is_open());
             if open.is_empty() {
                 // Nothing to ask the chain for.
                 tokio::select! {
@@ -288,58 +317,94 @@ impl Reveals {
             match submitter.link().await {
                 Ok(link) => {
                     pause = link.block_time.unwrap_or(PAUSE_MAX).clamp(PAUSE_MIN, PAUSE_MAX);
-                    for material in open {
-                        if let Err(error) = self.look(&link, &submitter, &material).await {
-                            warn!(
-                                error = error.chain(),
-                                key = material.key,
-                                "the chain could not be asked about a reveal"
-                            );
-                            break;
-                        }
-                    }
+                    let looked = self.look(&link, open, &mut under_way).await;
+                    revealing.extend(looked.into_iter().map(|material| self.reveal(&submitter, material)));
                 }
                 Err(SubmitError::Closed) => return,
                 Err(error) => warn!(%error, "no connection for reveals"),
             }
-            tokio::select! {
-                () = tokio::time::sleep(pause) => {}
-                () = submitter.closed() => return,
-            }
-        }
-    }
-
-    async fn look(
-        &self,
-        link: &Link,
-        submitter: &SubmitterHandle,
-        material: &RevealMaterial,
-    ) -> Result<(), ChainError> {
-        let tips = link.tips().await?;
-        let key = material.key.as_str();
-        let why = |trouble: &str| trouble.to_owned();
-        match find_commit(link, tips, material).await? {
-            // A reveal that was included and not noted is found in the submitter's journal below.
-            None if matches!(material.state, RevealState::Committed { .. }) => self.reveal(submitter, material).await,
-            None if now_s().saturating_sub(material.made_at_s) > UNSEEN.as_secs() => {
-                self.end(key, RevealState::Failed { why: why("the commit never got onto the chain") });
-            }
-            None => {}
-            Some(commit) => {
-                self.committed(key, commit.block);
-                match commit.epochs_left {
-                    0 => self.reveal(submitter, material).await,
-                    left if left < 0 => {
-                        self.end(key, RevealState::Expired { why: why("its epoch passed before it was revealed") });
-                    }
-                    _ => {}
+            let next_look = tokio::time::sleep(pause);
+            tokio::pin!(next_look);
+            loop {
+                tokio::select! {
+                    () = &mut next_look => break,
+                    Some(key) = revealing.next() => drop(under_way.remove(&key)),
+                    () = submitter.closed() => return,
                 }
             }
         }
-        Ok(())
     }
 
-    async fn reveal(&self, submitter: &SubmitterHandle, material: &RevealMaterial) {
+    /// What of these is to be revealed now; it is under way from now on. Notes what the chain says of all.
+    async fn look(
+        &self,
+        link: &Link,
+        open: Vec<RevealMaterial>,
+        under_way: &mut BTreeMap<String, Place>,
+    ) -> Vec<RevealMaterial> {
+        let mut due = Vec::new();
+        for material in open {
+            if under_way.contains_key(&material.key) {
+                continue;
+            }
+            match self.is_due(link, &material).await {
+                Ok(None) => {}
+                Ok(Some(block)) => due.push((material.place(block), material)),
+                Err(error) => {
+                    let (error, key) = (error.chain(), material.key);
+                    warn!(error, key, "the chain could not be asked about a reveal");
+                    break;
+                }
+            }
+        }
+        // With a reveal the chain drops every earlier commit, and has one set of weights in the end: the last one's.
+        let places: Vec<Place> = due.iter().map(|(place, _)| *place).chain(under_way.values().copied()).collect();
+        due.retain(|(place, _)| !places.iter().any(|other| place.is_before(other)));
+        under_way.extend(due.iter().map(|(place, material)| (material.key.clone(), *place)));
+        due.into_iter().map(|(_, material)| material).collect()
+    }
+
+    /// The block of its commit, if weights are to be revealed now. Notes what the chain says of the commit.
+    async fn is_due(&self, link: &Link, material: &RevealMaterial) -> Result<Option<u64>, ChainError> {
+        let tips = link.tips().await?;
+        let key = material.key.as_str();
+        let why = |trouble: &str| trouble.to_owned();
+        let Some(commit) = find_commit(link, tips, material).await? else {
+            match material.state {
+                RevealState::Committed { block } => {
+                    if let Some(later) = self.revealed_after(material.place(block)) {
+                        self.end(key, RevealState::Superseded { block: later });
+                        return Ok(None);
+                    }
+                    // A reveal that was included and not noted is found in the submitter's journal.
+                    return Ok(Some(block));
+                }
+                _ if now_s().saturating_sub(material.made_at_s) > UNSEEN.as_secs() => {
+                    self.end(key, RevealState::Failed { why: why("the commit never got onto the chain") });
+                }
+                _ => {}
+            }
+            return Ok(None);
+        };
+        self.committed(key, commit.block);
+        if commit.epochs_left < 0 {
+            self.end(key, RevealState::Expired { why: why("its epoch passed before it was revealed") });
+        }
+        Ok((commit.epochs_left == 0).then_some(commit.block))
+    }
+
+    /// The block in which weights were revealed after this commit, if any were.
+    fn revealed_after(&self, place: Place) -> Option<u64> {
+        let all = self.all.lock();
+        let blocks = all.values().filter_map(|other| match other.state {
+            RevealState::Revealed { block } if place.is_before(&other.place(block)) => Some(block),
+            _ => None,
+        });
+        blocks.max()
+    }
+
+    /// Reveals weights, once; gives their key back.
+    async fn reveal(&self, submitter: &SubmitterHandle, material: RevealMaterial) -> String {
         let call = Call::RevealWeights {
             netuid: material.netuid,
             mecid: material.mecid,
@@ -360,18 +425,25 @@ impl Reveals {
                 let failed_in_block = matches!(error, SubmitError::Dispatch { .. });
                 let for_good = matches!(error.class(), FailureClass::Stop | FailureClass::Configuration)
                     && matches!(error, SubmitError::Dispatch { .. } | SubmitError::Refused { .. });
-                warn!(key = material.key, %error, for_good, "weights were not revealed");
-                if for_good || material.tries >= TRIES_MAX {
+                warn!(key = material.key, %error, "weights were not revealed");
+                let committed = match self.all.lock().get(&material.key).map(|now| now.state.clone()) {
+                    Some(RevealState::Committed { block }) => Some(material.place(block)),
+                    _ => None,
+                };
+                if let Some(later) = committed.and_then(|place| self.revealed_after(place)) {
+                    self.end(&material.key, RevealState::Superseded { block: later });
+                } else if for_good || material.tries >= TRIES_MAX {
                     self.end(&material.key, RevealState::Failed { why: error.to_string() });
                 } else if failed_in_block {
                     self.change(&material.key, |material| material.tries += 1);
                 }
             }
         }
+        material.key
     }
 
     fn end(&self, key: &str, state: RevealState) {
-        if !matches!(state, RevealState::Revealed { .. }) {
+        if !matches!(state, RevealState::Revealed { .. } | RevealState::Superseded { .. }) {
             tracing::error!(key, ?state, "weights that were committed to are lost: set new ones");
         }
         self.change(key, |material| material.state = state);
@@ -406,7 +478,7 @@ struct Commit {
 
 async fn find_commit(link: &Link, tips: Tips, material: &RevealMaterial) -> Result<Option<Commit>, ChainError> {
     let at = link.at(tips.best).await?;
-    let index = mechanism_index(material.netuid, material.mecid.unwrap_or(0));
+    let index = material.place(0).index;
     let entry = ("SubtensorModule", "WeightCommits");
     let queue: Option<Vec<QueuedCommit>> = link.value(&at, entry, (index, *material.hotkey.as_bytes())).await?;
     let Some((_, epoch, block, _)) = queue.into_iter().flatten().find(|(hash, ..)| *hash == material.hash.0) else {

@@ -355,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_chain_would_refuse_is_refused_first_and_by_its_name() {
+    fn fiber_5_3_10_what_the_chain_would_refuse_is_refused_first_and_by_its_name() {
         let good = check_facts(&facts(), &wish(), &[1, 2], &[3, 4]);
         assert!(good.is_ok(), "{good:?}");
         let check = |facts: WeightsFacts, wish: &WeightsWish, uids: &[u16], values: &[u16], name: &str, class| {

@@ -1,5 +1,6 @@
 //! Every call: it is carried out, and its effect is read back.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use serde_json::json;
@@ -59,7 +60,7 @@ async fn weights_and_commitments_are_set_where_netuids_are_numbers() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn weights_and_commitments_are_set_where_netuids_are_a_type() {
+async fn lium_1135_weights_and_commitments_are_set_where_netuids_are_a_type() {
     weights_are_set("newtype").await;
 }
 
@@ -105,7 +106,7 @@ fn axon_call(port: u16) -> Call {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_hash_commit_is_revealed_in_its_epoch_across_a_restart() {
+async fn subtensor_1787_a_commit_shows_no_weights_before_its_epoch_and_is_revealed_across_a_restart() {
     let lab = Lab::start(&json!({ "commit_reveal": true }), &[]);
     let submitter = lab.submitter();
     let (setter, _) = setter(&lab, &submitter);
@@ -141,6 +142,47 @@ async fn a_hash_commit_is_revealed_in_its_epoch_across_a_restart() {
     assert_eq!(lab.weights(1).await, [(1, 32768), (2, 65535)]);
     assert_eq!(lab.weights(4097).await, [(1, 32768), (2, 65535)]);
     assert_eq!(lab.count("SubtensorModule", "WeightsRevealed").await, 2);
+    submitter.shutdown().await;
+    revealing.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bittensor_3015_a_commit_in_any_block_of_an_epoch_is_revealed() {
+    let lab = Lab::start(&json!({ "commit_reveal": true }), &[]);
+    let submitter = lab.submitter();
+    let (setter, reveals) = setter(&lab, &submitter);
+    let setter = setter.prefer_hash(true);
+    let revealing = tokio::spawn(reveals.clone().run(submitter.handle()));
+    // Twelve, one after the other, meet every place in an epoch of eleven blocks, its borders too.
+    let mut places = BTreeSet::new();
+    for i in 0..12 {
+        let wish = WeightsWish { wait: Wait::Included, ..wish(&format!("{i}"), None) };
+        places.insert(setter.set(wish).await.unwrap().submitted.receipt().unwrap().block % 11);
+    }
+    assert!(places.len() >= 6, "{places:?}");
+    let mut changed = reveals.watch();
+    tokio::time::timeout(PATIENCE, async {
+        while reveals.list().iter().any(|material| material.state.is_open()) {
+            changed.changed().await.unwrap();
+        }
+    })
+    .await
+    .unwrap();
+    // Of those whose turn came at the same time the last one counts: the chain forgets the earlier ones with it.
+    let mut revealed = 0;
+    for material in reveals.list() {
+        match material.state {
+            RevealState::Revealed { .. } => revealed += 1,
+            RevealState::Superseded { .. } => {}
+            _ => panic!("{material:?}"),
+        }
+    }
+    assert!(revealed >= 2, "{:?}", reveals.list());
+    assert!(matches!(
+        reveals.list().iter().find(|material| material.key == "11").unwrap().state,
+        RevealState::Revealed { .. }
+    ));
+    assert_eq!(lab.count("SubtensorModule", "WeightsRevealed").await, revealed);
     submitter.shutdown().await;
     revealing.await.unwrap();
 }

@@ -81,6 +81,24 @@ async fn bittensor_2444_no_freeze_waiting_for_inclusion() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn dippy_126_a_deadline_of_the_caller_leads_to_no_second_submission() {
+    let lab = Lab::start(&json!({}), &[]);
+    let submitter = lab.submitter();
+    let handle = submitter.handle();
+    lab.fault(&json!({ "kind": "stall" }));
+    // The caller gives up wherever the submission is, twice, and asks again.
+    for patience_ms in [3, 600] {
+        let asked = handle.submit(intent("a", set_weights(&[1], &[1])));
+        assert!(tokio::time::timeout(Duration::from_millis(patience_ms), asked).await.is_err());
+    }
+    lab.lift("stall");
+    submit(&submitter, "a", set_weights(&[1], &[1])).await.unwrap();
+    lab.blocks(3);
+    assert_eq!(lab.count(WEIGHTS_SET.0, WEIGHTS_SET.1).await, 1);
+    submitter.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn leadpoet_69_weights_get_through_when_an_endpoint_times_out() {
     let lab = Lab::start(&json!({}), &[]);
     // The first socket falls silent in the middle of the submission. A dead endpoint stands before the good one.
@@ -243,7 +261,7 @@ async fn a_reorganisation_of_its_block_neither_loses_nor_doubles_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_nobody_waits_for_is_refused_while_somebody_does_and_is_no_second_submission() {
+async fn fiber_5_3_10_what_nobody_waits_for_is_refused_while_somebody_does_and_is_no_second_submission() {
     let lab = Lab::start(&json!({}), &[]);
     lab.fault(&json!({ "kind": "pool_error", "code": 1010, "times": 2 }));
     let submitter = lab.submitter();

@@ -184,7 +184,7 @@ async fn a_read_goes_on_over_the_next_connection_when_one_is_lost() {
 }
 
 #[tokio::test]
-async fn a_read_without_a_connection_says_why() {
+async fn fiber_5_3_9_a_read_without_a_connection_says_why() {
     let config = ChainConfig {
         endpoints: vec!["ws://127.0.0.1:1".to_owned()],
         archive_endpoints: vec![],
