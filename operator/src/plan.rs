@@ -111,6 +111,21 @@ fn template_problem(template: &PodSpec, hotkey_secret: &str) -> Option<String> {
             "template.spec.volumes: names that start with `{VOLUME_PREFIX}` are Mycelium's: rename `{name}`"
         ));
     }
+    let mounts = containers().flat_map(|container| container.volume_mounts.iter().flatten());
+    if let Some(mount) = mounts.into_iter().find(|mount| mount.name.starts_with(VOLUME_PREFIX)) {
+        let name = &mount.name;
+        return Some(format!(
+            "template.spec: the volume `{name}` is for the sidecar alone: take the mount out; the socket is there without one"
+        ));
+    }
+    for (field, shared) in [("hostPID", template.host_pid), ("shareProcessNamespace", template.share_process_namespace)]
+    {
+        if shared == Some(true) {
+            return Some(format!(
+                "template.spec.{field}: must be false: containers that see the sidecar's process reach the hotkey through it"
+            ));
+        }
+    }
     let secret = |name: &str| name == hotkey_secret;
     if template.volumes.iter().flatten().any(|volume| volume_uses(volume, secret))
         || containers().any(|c| container_uses(c, secret))

@@ -295,6 +295,29 @@ fn no_container_of_the_user_gets_at_the_hotkey() {
         assert_eq!(reason, reason::INVALID_FIELD);
         assert!(message.contains("`v1-hotkey` holds the hotkey and is for the sidecar alone"), "{message}");
     }
+    let ways: [(fn(&mut Value), &str); 4] = [
+        (
+            |spec| spec["containers"][0]["volumeMounts"] = json!([{ "name": "mycelium-hotkey", "mountPath": "/k" }]),
+            "the volume `mycelium-hotkey` is for the sidecar alone",
+        ),
+        (
+            |spec| {
+                let mounts = json!([{ "name": "mycelium-state", "mountPath": "/s" }]);
+                spec["initContainers"] = json!([{ "name": "i", "image": "i", "volumeMounts": mounts }]);
+            },
+            "the volume `mycelium-state` is for the sidecar alone",
+        ),
+        (|spec| spec["shareProcessNamespace"] = json!(true), "template.spec.shareProcessNamespace: must be false"),
+        (|spec| spec["hostPID"] = json!(true), "template.spec.hostPID: must be false"),
+    ];
+    for (change, part) in ways {
+        let (reason, message) =
+            invalid(&validator(|value| change(&mut value["spec"]["template"]["spec"])), &observed());
+        assert_eq!(reason, reason::INVALID_FIELD);
+        assert!(message.contains(part), "{message}");
+    }
+    let harmless = validator(|value| value["spec"]["template"]["spec"]["shareProcessNamespace"] = json!(false));
+    assert_eq!(hold(&harmless, &observed()), None);
 }
 
 #[test]

@@ -36,8 +36,7 @@ impl Buckets {
     /// # Errors
     /// There is none: after so long there is one again.
     pub(crate) fn take(&mut self, user: u32, operation: Operation, now: Moment) -> Result<(), Duration> {
-        let rate = self.rates.of(operation);
-        let (price, full) = (rate.every(), rate.every().saturating_mul(rate.burst));
+        let (price, full) = self.price(operation);
         let known = self.buckets.contains_key(&(user, operation));
         let users = self.buckets.keys().filter(|(_, other)| *other == operation).count();
         let user = if known || users < USERS_MAX { user } else { OTHERS };
@@ -51,6 +50,21 @@ impl Buckets {
             }
             None => Err(price.saturating_sub(bucket.saved)),
         }
+    }
+
+    /// Gives a token back that bought nothing.
+    pub(crate) fn give_back(&mut self, user: u32, operation: Operation) {
+        let (price, full) = self.price(operation);
+        let own = self.buckets.contains_key(&(user, operation));
+        if let Some(bucket) = self.buckets.get_mut(&(if own { user } else { OTHERS }, operation)) {
+            bucket.saved = bucket.saved.saturating_add(price).min(full);
+        }
+    }
+
+    /// What one token costs in time, and what a full bucket holds.
+    fn price(&self, operation: Operation) -> (Duration, Duration) {
+        let rate = self.rates.of(operation);
+        (rate.every(), rate.every().saturating_mul(rate.burst))
     }
 }
 
@@ -75,6 +89,26 @@ mod tests {
         assert_eq!(take(1, 4), Err(Duration::from_secs(6)));
         assert_eq!(take(2, 4), Ok(()));
         assert_eq!([take(1, 10), take(1, 10)], [Ok(()), Err(Duration::from_secs(10))]);
+    }
+
+    #[test]
+    fn what_is_given_back_is_there_again_and_never_more_than_the_burst() {
+        let mut buckets = buckets();
+        // The last one has no number of its own by then.
+        let users = u32::try_from(USERS_MAX).unwrap();
+        for user in 0..=users {
+            buckets.give_back(user, Operation::Weights);
+            let taken: Vec<bool> = (0..5)
+                .map(|_| {
+                    let taken = buckets.take(user, Operation::Weights, START).is_ok();
+                    buckets.give_back(user, Operation::Weights);
+                    taken
+                })
+                .collect();
+            assert_eq!(taken, [true; 5]);
+            let left = (0..5).filter(|_| buckets.take(user, Operation::Weights, START).is_ok()).count();
+            assert_eq!(left, 2);
+        }
     }
 
     #[test]

@@ -215,7 +215,7 @@ impl Signer {
         let key = intent_key(caller, "weights", key);
         let values = WeightValues::Scores(values);
         let wish = WeightsWish { key, netuid, mecid: mechanism, uids, values, version_key, wait };
-        setter.set(wish).await.map_err(submission)
+        self.settle(caller, Operation::Weights, setter.set(wish).await)
     }
 
     /// Serves an axon unless the chain shows it already.
@@ -237,7 +237,8 @@ impl Signer {
         };
         let AxonAddress { ip, port, protocol, version } = axon;
         let wish = AxonWish { netuid, ip, port, protocol, version, local };
-        handle.serve_axon(&intent_key(caller, "axon", key), &wish, wait).await.map_err(submission)
+        let served = handle.serve_axon(&intent_key(caller, "axon", key), &wish, wait).await;
+        self.settle(caller, Operation::Axon, served)
     }
 
     /// Publishes a commitment of this hotkey.
@@ -256,7 +257,18 @@ impl Signer {
         let netuid = self.network.borrow().netuid;
         let call = Call::SetCommitment { netuid, fields: vec![CommitmentField::Raw(data)] };
         let intent = Intent { key: intent_key(caller, "commitment", key), call, wait };
-        handle.submit(intent).await.map_err(submission)
+        self.settle(caller, Operation::Commitment, handle.submit(intent).await)
+    }
+
+    /// What was not permitted was not sent, and is not counted: who asks again until a predecessor's extrinsics are dead
+    /// asks not too often.
+    fn settle<T>(&self, caller: Caller, operation: Operation, outcome: Result<T, SubmitError>) -> Result<T, Refusal> {
+        outcome.map_err(|error| {
+            if matches!(error, SubmitError::Gate { .. }) {
+                self.buckets.lock().give_back(caller.uid, operation);
+            }
+            Refusal::Submission(Box::new(error))
+        })
     }
 
     /// Counts what is refused before the submitter hears of it.
@@ -285,10 +297,6 @@ impl Signer {
 /// Keys of one container are no other's, and those of one operation no other's.
 fn intent_key(caller: Caller, operation: &str, key: &str) -> String {
     format!("{operation}:{}:{key}", caller.uid)
-}
-
-fn submission(error: SubmitError) -> Refusal {
-    Refusal::Submission(Box::new(error))
 }
 
 /// Where a call shows; commitments show in the nonce only.

@@ -92,6 +92,31 @@ fn two_sidecars_with_one_key_on_one_machine_sign_one_at_a_time() {
     assert!(epoch(&second) > before);
 }
 
+#[test]
+fn who_asks_until_a_predecessors_extrinsics_are_dead_has_not_asked_too_often() {
+    let mut chain = Devchain::new(&[(1, 5000)]);
+    // What was sent is out of the way when a final block is past its era: longer here than it takes to get the lease.
+    chain.flags = ["--finality-lag", "60"].map(ToOwned::to_owned).to_vec();
+    chain.run();
+    let mut pod = start(&chain, &[]);
+    let axon = |port: u16| json!({"ip": "10.1.2.3", "port": port, "wait": "none"});
+    assert_eq!(submit(&pod, "/v1/axon", "before", &axon(1)).status, 202);
+    pod.kill();
+    pod.run();
+    let mut refused = 0;
+    let sent = until("what was sent before is dead", || {
+        let answer = pod.post("/v1/axon", &[], &axon(2))?;
+        if answer.status == 202 || answer.body["type"] == "urn:mycelium:rate-limited" {
+            return Some(answer);
+        }
+        refused += u32::from(answer.body["reason"] == "NotPermitted");
+        None
+    });
+    // Of those that are sent, three are allowed in 15 minutes.
+    assert_eq!(sent.status, 202, "{}", sent.body);
+    assert!(refused > 3, "only {refused} were refused before");
+}
+
 /// Asks again until the signer holds its lease.
 fn submit(pod: &Pod, path: &str, key: &str, body: &Value) -> Answer {
     until("the signer answers", || {
