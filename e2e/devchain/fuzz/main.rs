@@ -1,13 +1,4 @@
 //! Fuzz targets for whatever decodes what strangers send: JSON-RPC, extrinsics, calls, and arguments of runtime APIs.
-//!
-//! `cargo test --test fuzz` runs every target for a bounded time on the stable compiler: first over its corpus in
-//! `corpus/TARGET`, then over mutations of the corpus and noise, made by proptest. `FUZZ_SECONDS` lengthens it. An input
-//! that fails is shrunk and printed in hex; put its bytes into the corpus, where it is replayed for good.
-//!
-//! cargo-fuzz was not chosen: it needs a nightly compiler for its instrumentation and a build of the whole runtime of
-//! its own, while this workspace is built with stable. bolero would run on stable, but holds back crates that FRAME's
-//! macros need. Mutating a corpus of what clients really send reaches past the decoders, which noise does not; a test
-//! holds that.
 #![expect(
     clippy::unwrap_used,
     clippy::panic,
@@ -15,7 +6,6 @@
     reason = "a target that cannot go on stops and says so"
 )]
 
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -26,21 +16,16 @@ use e2e_devchain::genesis::{Genesis, author};
 use e2e_devchain::node::{AuthorHandle, BlockTime, Node, NodeConfig, PoolError, RUNTIME_STACK_BYTES, TxStatus};
 use e2e_devchain::runtime::{Hash, Runtime, RuntimeCall, SignedPayload, UncheckedExtrinsic, VERSION, tx_extension};
 use e2e_devchain::{keys, rpc};
+use e2e_fuzz::Fuzz;
 use frame_metadata::{RuntimeMetadata, RuntimeMetadataPrefixed};
 use jsonrpsee::RpcModule;
-use proptest::prelude::*;
-use proptest::sample::Index;
-use proptest::test_runner::{Config, TestError, TestRunner};
 use serde_json::{Value, json};
 use sp_core::{Pair, sr25519};
 use sp_runtime::MultiAddress;
 use sp_runtime::generic::Era;
 
-/// How long mutations are tried, target by target.
-const DEFAULT_SECONDS: u64 = 8;
-
-/// Bytes of an input.
-const MAX_INPUT: usize = 1024;
+const FUZZ: Fuzz =
+    Fuzz { manifest_dir: env!("CARGO_MANIFEST_DIR"), seconds: 8, max_input: 1024, max_shrinks: MAX_SHRINKS };
 
 /// Attempts to make a failing input smaller; each may take [`PATIENCE`].
 const MAX_SHRINKS: u32 = 8;
@@ -48,137 +33,18 @@ const MAX_SHRINKS: u32 = 8;
 /// How long a block may take before the chain counts as stalled.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A target: what it does with an input must not panic, abort or hang.
-type Target = fn(&[u8]);
+e2e_fuzz::targets!(FUZZ: rpc_text rpc_params extrinsic_bytes signed_calls runtime_arguments);
 
-/// All targets by name.
-const TARGETS: [(&str, Target); 5] = [
-    ("rpc_text", rpc_text),
-    ("rpc_params", rpc_params),
-    ("extrinsic_bytes", extrinsic_bytes),
-    ("signed_calls", signed_calls),
-    ("runtime_arguments", runtime_arguments),
-];
-
-/// One change of an input.
-#[derive(Debug, Clone)]
-enum Edit {
-    Set(Index, u8),
-    Flip(Index, u8),
-    Insert(Index, Vec<u8>),
-    Remove(Index, usize),
-    Repeat(Index, usize),
-}
-
-impl Edit {
-    fn apply(&self, bytes: &mut Vec<u8>) {
-        if bytes.is_empty() {
-            bytes.push(0);
-        }
-        match self {
-            Self::Set(at, value) => *at.get_mut(bytes) = *value,
-            Self::Flip(at, bit) => *at.get_mut(bytes) ^= 1 << (bit % 8),
-            Self::Insert(at, new) => {
-                let at = at.index(bytes.len());
-                bytes.splice(at..at, new.iter().copied());
-            }
-            Self::Remove(at, count) => {
-                let at = at.index(bytes.len());
-                bytes.drain(at..bytes.len().min(at + count));
-            }
-            Self::Repeat(at, count) => {
-                let at = at.index(bytes.len());
-                let piece = bytes[at..bytes.len().min(at + count)].to_vec();
-                bytes.splice(at..at, piece);
-            }
-        }
-        bytes.truncate(MAX_INPUT);
-    }
-}
-
-fn edit() -> impl Strategy<Value = Edit> {
-    let at = any::<Index>;
-    prop_oneof![
-        (at(), any::<u8>()).prop_map(|(at, value)| Edit::Set(at, value)),
-        (at(), any::<u8>()).prop_map(|(at, bit)| Edit::Flip(at, bit)),
-        (at(), prop::collection::vec(any::<u8>(), 1..8)).prop_map(|(at, new)| Edit::Insert(at, new)),
-        (at(), 1usize..64).prop_map(|(at, count)| Edit::Remove(at, count)),
-        (at(), 1usize..64).prop_map(|(at, count)| Edit::Repeat(at, count)),
-    ]
-}
-
-fn corpus(name: &str) -> Vec<Vec<u8>> {
-    let dir = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(name);
-    let mut paths: Vec<PathBuf> = std::fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().path()).collect();
-    paths.sort();
-    assert!(!paths.is_empty(), "{} is empty", dir.display());
-    paths.iter().map(|path| std::fs::read(path).unwrap()).collect()
-}
-
-/// Runs a target for a bounded time.
-fn run(name: &str) {
-    let (_, target) = TARGETS.iter().find(|(known, _)| *known == name).unwrap();
-    let seeds = corpus(name);
+/// Inputs that no decoder takes prove nothing about what comes after decoding.
+#[test]
+fn the_corpus_gets_past_the_decoders() {
+    let seeds = FUZZ.corpus("signed_calls");
     for seed in &seeds {
-        // Captured by the test harness, and shown when the target fails on it.
-        println!("corpus: 0x{}", hex::encode(seed));
-        target(seed);
+        signed_calls(seed);
     }
-    let mutated = (prop::sample::select(seeds), prop::collection::vec(edit(), 1..12)).prop_map(|(mut bytes, edits)| {
-        for edit in &edits {
-            edit.apply(&mut bytes);
-        }
-        bytes
-    });
-    let noise = prop::collection::vec(any::<u8>(), 0..MAX_INPUT);
-    let input = prop_oneof![4 => mutated, 1 => noise];
-    let seconds = std::env::var("FUZZ_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(DEFAULT_SECONDS);
-    let until = Instant::now() + Duration::from_secs(seconds);
-    let mut runner = TestRunner::new(Config {
-        cases: 64,
-        failure_persistence: None,
-        max_shrink_iters: MAX_SHRINKS,
-        ..Config::default()
-    });
-    while Instant::now() < until {
-        let outcome = runner.run(&input, |bytes| {
-            target(&bytes);
-            Ok(())
-        });
-        match outcome {
-            Ok(()) => {}
-            Err(TestError::Fail(why, bytes)) => panic!("{name} fails on 0x{}: {why}", hex::encode(bytes)),
-            Err(error) => panic!("{name}: {error}"),
-        }
-    }
+    let blocks = CALLS.get().unwrap().node.best().header.number;
+    assert!(blocks as usize >= seeds.len() / 2, "{blocks} of {} calls reached a block", seeds.len());
 }
-
-macro_rules! tests {
-    ($($name:ident)*) => {
-        #[cfg(test)]
-        mod bounded {
-            $(
-                #[test]
-                fn $name() {
-                    super::run(stringify!($name));
-                }
-            )*
-
-            /// Inputs that no decoder takes prove nothing about what comes after decoding.
-            #[test]
-            fn the_corpus_gets_past_the_decoders() {
-                let seeds = super::corpus("signed_calls");
-                for seed in &seeds {
-                    super::signed_calls(seed);
-                }
-                let blocks = super::CALLS.get().unwrap().node.best().header.number;
-                assert!(blocks as usize >= seeds.len() / 2, "{blocks} of {} calls reached a block", seeds.len());
-            }
-        }
-    };
-}
-
-tests!(rpc_text rpc_params extrinsic_bytes signed_calls runtime_arguments);
 
 /// A chain in this process, without sockets, as a client's requests reach it.
 struct World {

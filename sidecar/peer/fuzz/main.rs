@@ -1,8 +1,6 @@
 //! Fuzz targets for whatever strangers send to the axon: headers, tokens, wrapped keys, bodies and peer records.
 //!
-//! As in the development chain: first the corpus in `corpus/TARGET`, then mutations of it and noise, for a bounded time on the
-//! stable compiler; `FUZZ_SECONDS` lengthens it. An input that fails is shrunk and printed in hex; put its bytes into the
-//! corpus. A target must not panic or hang, and must refuse what it refuses with a status from 400 to 429: never 500.
+//! A target must refuse what it refuses with a status from 400 to 429: never 500.
 #![expect(
     clippy::unwrap_used,
     clippy::panic,
@@ -12,12 +10,10 @@
 
 use std::path::PathBuf;
 use std::sync::LazyLock;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use e2e_fuzz::Fuzz;
 use http::{HeaderMap, HeaderName, HeaderValue};
-use proptest::prelude::*;
-use proptest::sample::Index;
-use proptest::test_runner::{Config, TestError, TestRunner};
 use serde_json::Value;
 use sidecar_peer::handshake::encrypted::{KeyExchange, PublicKeyBody};
 use sidecar_peer::handshake::fernet::SymmetricKey;
@@ -29,11 +25,7 @@ use sidecar_peer::handshake::strict::RequestLine;
 use sidecar_peer::handshake::{Scheme, UnixTime};
 use sidecar_util::Hotkey;
 
-/// How long mutations are tried, target by target.
-const DEFAULT_SECONDS: u64 = 2;
-
-/// Bytes of an input.
-const MAX_INPUT: usize = 4096;
+const FUZZ: Fuzz = Fuzz { manifest_dir: env!("CARGO_MANIFEST_DIR"), seconds: 2, max_input: 4096, max_shrinks: 4096 };
 
 /// What the corpus was made with.
 static VECTORS: LazyLock<Value> = LazyLock::new(|| {
@@ -150,113 +142,12 @@ fn records(bytes: &[u8]) {
     }
 }
 
-/// One change of an input.
-#[derive(Debug, Clone)]
-enum Edit {
-    Set(Index, u8),
-    Flip(Index, u8),
-    Insert(Index, Vec<u8>),
-    Remove(Index, usize),
-    Repeat(Index, usize),
-}
-
-impl Edit {
-    fn apply(&self, bytes: &mut Vec<u8>) {
-        if bytes.is_empty() {
-            bytes.push(0);
-        }
-        match self {
-            Self::Set(at, value) => *at.get_mut(bytes) = *value,
-            Self::Flip(at, bit) => *at.get_mut(bytes) ^= 1 << (bit % 8),
-            Self::Insert(at, new) => {
-                let at = at.index(bytes.len());
-                bytes.splice(at..at, new.iter().copied());
-            }
-            Self::Remove(at, count) => {
-                let at = at.index(bytes.len());
-                bytes.drain(at..bytes.len().min(at + count));
-            }
-            Self::Repeat(at, count) => {
-                let at = at.index(bytes.len());
-                let piece = bytes[at..bytes.len().min(at + count)].to_vec();
-                bytes.splice(at..at, piece);
-            }
-        }
-        bytes.truncate(MAX_INPUT);
-    }
-}
-
-fn edit() -> impl Strategy<Value = Edit> {
-    let at = any::<Index>;
-    prop_oneof![
-        (at(), any::<u8>()).prop_map(|(at, value)| Edit::Set(at, value)),
-        (at(), any::<u8>()).prop_map(|(at, bit)| Edit::Flip(at, bit)),
-        (at(), prop::collection::vec(any::<u8>(), 1..8)).prop_map(|(at, new)| Edit::Insert(at, new)),
-        (at(), 1usize..64).prop_map(|(at, count)| Edit::Remove(at, count)),
-        (at(), 1usize..64).prop_map(|(at, count)| Edit::Repeat(at, count)),
-    ]
-}
-
-fn corpus(name: &str) -> Vec<Vec<u8>> {
-    let dir = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(name);
-    let mut paths: Vec<PathBuf> = std::fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().path()).collect();
-    paths.sort();
-    assert!(!paths.is_empty(), "{} is empty", dir.display());
-    paths.iter().map(|path| std::fs::read(path).unwrap()).collect()
-}
-
-/// Runs a target for a bounded time.
-fn run(name: &str, target: fn(&[u8])) {
-    let seeds = corpus(name);
-    for seed in &seeds {
-        // Captured by the test harness, and shown when the target fails on it.
-        println!("corpus: 0x{}", hex::encode(seed));
-        target(seed);
-    }
-    let mutated = (prop::sample::select(seeds), prop::collection::vec(edit(), 1..8)).prop_map(|(mut bytes, edits)| {
-        for edit in &edits {
-            edit.apply(&mut bytes);
-        }
-        bytes
-    });
-    let noise = prop::collection::vec(any::<u8>(), 0..MAX_INPUT);
-    let input = prop_oneof![4 => mutated, 1 => noise];
-    let seconds = std::env::var("FUZZ_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(DEFAULT_SECONDS);
-    let until = Instant::now() + Duration::from_secs(seconds);
-    let mut runner = TestRunner::new(Config { cases: 32, failure_persistence: None, ..Config::default() });
-    while Instant::now() < until {
-        let outcome = runner.run(&input, |bytes| {
-            target(&bytes);
-            Ok(())
-        });
-        match outcome {
-            Ok(()) => {}
-            Err(TestError::Fail(why, bytes)) => panic!("{name} fails on 0x{}: {why}", hex::encode(bytes)),
-            Err(error) => panic!("{name}: {error}"),
-        }
-    }
-}
-
-macro_rules! tests {
-    ($($name:ident)*) => {
-        #[cfg(test)]
-        mod bounded {
-            $(
-                #[test]
-                fn $name() {
-                    super::run(stringify!($name), super::$name);
-                }
-            )*
-        }
-    };
-}
-
-tests!(headers tokens blobs bodies records);
+e2e_fuzz::targets!(FUZZ: headers tokens blobs bodies records);
 
 /// A corpus that no target takes would prove nothing about what comes after the first check.
 #[test]
 fn the_corpus_gets_past_the_first_checks() {
-    let seed = |name: &str| corpus(name).remove(0);
+    let seed = |name: &str| FUZZ.corpus(name).remove(0);
     assert!(key().decrypt(&seed("tokens"), now(), FIBER_WINDOW).is_ok());
     assert!(PeerRecord::read(&seed("records"), &miner(), "00ff", now()).is_ok());
     assert!(EXCHANGE.unwrap(&seed("bodies"), "uuid").is_ok());
