@@ -1,10 +1,5 @@
 //! Fuzz targets for whatever decodes what strangers send: JSON-RPC, extrinsics, calls, and arguments of runtime APIs.
-#![expect(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::print_stdout,
-    reason = "a target that cannot go on stops and says so"
-)]
+#![expect(clippy::unwrap_used, reason = "a target that cannot go on stops and says so")]
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};

@@ -274,9 +274,12 @@ fn refusals_name_the_field_and_the_remedy() {
     check(|v| v["spec"]["template"]["spec"]["containers"] = json!([]), &["containers: is empty"]);
 }
 
+/// Something done to a template.
+type Change = fn(&mut Value);
+
 #[test]
 fn no_container_of_the_user_gets_at_the_hotkey() {
-    let uses: [fn(&mut Value); 4] = [
+    let uses: [Change; 4] = [
         |spec| spec["volumes"] = json!([{ "name": "x", "secret": { "secretName": "v1-hotkey" } }]),
         |spec| {
             let sources = json!([{ "secret": { "name": "v1-hotkey" } }]);
@@ -295,7 +298,7 @@ fn no_container_of_the_user_gets_at_the_hotkey() {
         assert_eq!(reason, reason::INVALID_FIELD);
         assert!(message.contains("`v1-hotkey` holds the hotkey and is for the sidecar alone"), "{message}");
     }
-    let ways: [(fn(&mut Value), &str); 4] = [
+    let ways: [(Change, &str); 4] = [
         (
             |spec| spec["containers"][0]["volumeMounts"] = json!([{ "name": "mycelium-hotkey", "mountPath": "/k" }]),
             "the volume `mycelium-hotkey` is for the sidecar alone",

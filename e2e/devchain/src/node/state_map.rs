@@ -94,15 +94,12 @@ mod tests {
             let mut before = Vec::new();
             for (key, value) in steps {
                 before.push((map.clone(), model.clone()));
-                match value {
-                    Some(value) => {
-                        map.insert(key.as_slice().into(), [value].into());
-                        model.insert(key, vec![value]);
-                    }
-                    None => {
-                        map.remove(&key);
-                        model.remove(&key);
-                    }
+                if let Some(value) = value {
+                    map.insert(key.as_slice().into(), [value].into());
+                    model.insert(key, vec![value]);
+                } else {
+                    map.remove(&key);
+                    model.remove(&key);
                 }
             }
             before.push((map, model));
