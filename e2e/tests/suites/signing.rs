@@ -1,7 +1,10 @@
 //! Who signs: a container through its sidecar, and of two sidecars with one hotkey the one that holds the Lease.
 
+use std::path::Path;
+
 use anyhow::{Context as _, Result, ensure};
 use e2e::wait::wait_until;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use sidecar_metagraph::keys::verify;
 use sidecar_util::Hotkey;
@@ -102,7 +105,7 @@ while True:
     time.sleep(0.1)
 "#;
 
-/// A Miner whose container signs all the time, and may send signals to its sidecar.
+/// A Miner whose container signs all the time.
 fn miner(namespace: &str) -> Value {
     json!({
         "apiVersion": "mycelium.network/v1alpha1", "kind": "Miner",
@@ -112,11 +115,9 @@ fn miner(namespace: &str) -> Value {
             "storage": { "size": "64Mi", "retention": "Delete" },
             "template": { "spec": {
                 "terminationGracePeriodSeconds": 1,
-                "shareProcessNamespace": true,
                 "containers": [{
                     "name": "main", "image": "mycelium/example:dev", "imagePullPolicy": "IfNotPresent",
                     "command": ["python3", "-c", format!("{ASK}{SIGN_ALL_THE_TIME}")],
-                    "securityContext": { "runAsUser": 65532 },
                 }],
             } },
         },
@@ -155,19 +156,19 @@ impl Pair<'_> {
         Ok(self.signatures(pod)?.last().map_or(0, |(epoch, _)| *epoch))
     }
 
-    fn signal(&self, pod: &str, name: &str) -> Result<()> {
-        let script = "
-import os, signal, sys
-def is_sidecar(pid):
-    try:
-        return open(f'/proc/{pid}/comm').read().startswith('mycelium-sidec')
-    except OSError:
-        return False
-[sidecar] = [int(pid) for pid in os.listdir('/proc') if pid.isdigit() and is_sidecar(pid)]
-os.kill(sidecar, getattr(signal, sys.argv[1]))
-";
-        let exec = ["--namespace", self.namespace, "exec", pod, "--container=main", "--", "python3", "-c", script];
-        self.world.run(&[&exec[..], &[name]].concat()).map(drop)
+    /// Sends a signal to the sidecar of a pod. From the machine itself: in a container the first process takes none to stop.
+    fn signal(&self, pod: &str, signal: Signal) -> Result<()> {
+        let containers = self.world.containers(self.namespace, pod)?;
+        let (_, id, _) = containers.iter().find(|(name, ..)| name == "sidecar").context("no sidecar")?;
+        let (_, id) = id.split_once("://").with_context(|| format!("the sidecar's container is `{id}`"))?;
+        let is_sidecar = |process: &Path| {
+            let read = |file: &str| std::fs::read_to_string(process.join(file)).unwrap_or_default();
+            read("comm").starts_with("mycelium-sidec") && read("cgroup").contains(id)
+        };
+        let mut processes = std::fs::read_dir("/proc")?.flatten().map(|entry| entry.path());
+        let process = processes.find(|process| is_sidecar(process)).with_context(|| format!("no process of {id}"))?;
+        let pid = process.file_name().and_then(|name| name.to_str()?.parse().ok()).and_then(Pid::from_raw);
+        Ok(kill_process(pid.context("no process id")?, signal)?)
     }
 
     fn signs_after(&self, pod: &str, epoch: u64) -> Result<u64> {
@@ -248,20 +249,20 @@ fn of_two_pods_with_one_hotkey_one_signs_and_the_other_takes_over_when_it_is_pau
     // misses it: 15 seconds against three probes.
     nothing_under_way(&world, namespace.name(), &lease)?;
     let containers = world.containers(namespace.name(), FIRST)?;
-    pair.signal(FIRST, "SIGSTOP")?;
+    pair.signal(FIRST, Signal::STOP)?;
     let taken = wait_until(PATIENCE, "the Lease to be taken", || {
         let holder = pair.holder(&lease)?;
         ensure!(holder == TWIN, "it names {holder}");
         Ok(())
     });
-    pair.signal(FIRST, "SIGCONT")?;
+    pair.signal(FIRST, Signal::CONT)?;
     taken?;
     ensure!(world.containers(namespace.name(), FIRST)? == containers, "it was killed before it went on");
     pair.is_refused(FIRST)?;
     epoch = pair.signs_after(TWIN, epoch)?;
 
     // Killed, it gives nothing back, and its successor in the same container is not taken for it.
-    pair.signal(TWIN, "SIGKILL")?;
+    pair.signal(TWIN, Signal::KILL)?;
     epoch = pair.signs_after(FIRST, epoch)?;
     pair.is_refused(TWIN)?;
     ensure!(pair.holder(&lease)? == FIRST, "the Lease names {}", pair.holder(&lease)?);
