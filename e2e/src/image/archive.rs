@@ -159,7 +159,7 @@ pub fn write(images: &[Image], out: impl Write) -> Result<()> {
     builder.into_inner().and_then(|mut out| out.flush()).context("cannot finish the image archive")
 }
 
-/// Bytes of the archive that [`write`] makes, apart from its small parts.
+/// Bytes of the archive that [`write()`] makes, apart from its small parts.
 pub fn expected_bytes(images: &[Image]) -> u64 {
     let layers: BTreeMap<&str, u64> = images.iter().flat_map(Image::layers).collect();
     layers.values().sum()
