@@ -111,8 +111,8 @@ fn template_problem(template: &PodSpec, hotkey_secret: &str) -> Option<String> {
             "template.spec.volumes: names that start with `{VOLUME_PREFIX}` are Mycelium's: rename `{name}`"
         ));
     }
-    let mounts = containers().flat_map(|container| container.volume_mounts.iter().flatten());
-    if let Some(mount) = mounts.into_iter().find(|mount| mount.name.starts_with(VOLUME_PREFIX)) {
+    let mut mounts = containers().flat_map(|container| container.volume_mounts.iter().flatten());
+    if let Some(mount) = mounts.find(|mount| mount.name.starts_with(VOLUME_PREFIX)) {
         let name = &mount.name;
         return Some(format!(
             "template.spec: the volume `{name}` is for the sidecar alone: take the mount out; the socket is there without one"

@@ -144,16 +144,20 @@ fn the_operator_tells_what_only_it_can_see() -> Result<()> {
         v["spec"]["template"]["spec"]["volumes"] = json!([{ "name": "x", "secret": { "secretName": "hotkey" } }]);
     }))?;
     told("thief", "InvalidSpec", "InvalidField", &["`hotkey` holds the hotkey and is for the sidecar alone"])?;
-    for (name, field, value) in [
-        ("mounts", "/containers/0/volumeMounts", json!([{ "name": "mycelium-hotkey", "mountPath": "/k" }])),
-        ("looks", "/shareProcessNamespace", json!(true)),
+    for (name, field, value, part) in [
+        (
+            "mounts",
+            "/containers/0/volumeMounts",
+            json!([{ "name": "mycelium-hotkey", "mountPath": "/k" }]),
+            "`mycelium-hotkey` is for the sidecar alone",
+        ),
+        ("looks", "/shareProcessNamespace", json!(true), "shareProcessNamespace: must be false"),
     ] {
         apply(&change(with_secret(name, "hotkey"), |v| {
             let spec = &mut v["spec"]["template"]["spec"];
             let (parent, key) = field.rsplit_once('/').expect("a path");
             spec.pointer_mut(parent).expect("its parent")[key] = value;
         }))?;
-        let part = if name == "mounts" { "`mycelium-hotkey` is for the sidecar alone" } else { "must be false" };
         told(name, "InvalidSpec", "InvalidField", &[part])?;
     }
 

@@ -1,10 +1,9 @@
 //! Who signs: a container through its sidecar, and of two sidecars with one hotkey the one that holds the Lease.
 
-use std::path::Path;
-
 use anyhow::{Context as _, Result, ensure};
+use e2e::daemon;
 use e2e::wait::wait_until;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use serde_json::{Value, json};
 use sidecar_metagraph::keys::verify;
 use sidecar_util::Hotkey;
@@ -161,14 +160,13 @@ impl Pair<'_> {
         let containers = self.world.containers(self.namespace, pod)?;
         let (_, id, _) = containers.iter().find(|(name, ..)| name == "sidecar").context("no sidecar")?;
         let (_, id) = id.split_once("://").with_context(|| format!("the sidecar's container is `{id}`"))?;
-        let is_sidecar = |process: &Path| {
-            let read = |file: &str| std::fs::read_to_string(process.join(file)).unwrap_or_default();
+        let is_sidecar = |pid: &i32| {
+            let read = |file: &str| std::fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
             read("comm").starts_with("mycelium-sidec") && read("cgroup").contains(id)
         };
-        let mut processes = std::fs::read_dir("/proc")?.flatten().map(|entry| entry.path());
-        let process = processes.find(|process| is_sidecar(process)).with_context(|| format!("no process of {id}"))?;
-        let pid = process.file_name().and_then(|name| name.to_str()?.parse().ok()).and_then(Pid::from_raw);
-        Ok(kill_process(pid.context("no process id")?, signal)?)
+        let pid = daemon::all_pids().into_iter().find(is_sidecar).with_context(|| format!("no process of {id}"))?;
+        daemon::signal(pid, signal);
+        Ok(())
     }
 
     fn signs_after(&self, pod: &str, epoch: u64) -> Result<u64> {

@@ -139,8 +139,13 @@ impl Place {
 }
 
 impl RevealMaterial {
+    /// The chain's number of the subnet's mechanism.
+    fn index(&self) -> u16 {
+        mechanism_index(self.netuid, self.mecid.unwrap_or(0))
+    }
+
     fn place(&self, block: u64) -> Place {
-        Place { index: mechanism_index(self.netuid, self.mecid.unwrap_or(0)), block }
+        Place { index: self.index(), block }
     }
 }
 
@@ -478,7 +483,7 @@ struct Commit {
 
 async fn find_commit(link: &Link, tips: Tips, material: &RevealMaterial) -> Result<Option<Commit>, ChainError> {
     let at = link.at(tips.best).await?;
-    let index = material.place(0).index;
+    let index = material.index();
     let entry = ("SubtensorModule", "WeightCommits");
     let queue: Option<Vec<QueuedCommit>> = link.value(&at, entry, (index, *material.hotkey.as_bytes())).await?;
     let Some((_, epoch, block, _)) = queue.into_iter().flatten().find(|(hash, ..)| *hash == material.hash.0) else {

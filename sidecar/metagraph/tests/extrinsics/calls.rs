@@ -105,6 +105,18 @@ fn axon_call(port: u16) -> Call {
     Call::ServeAxon { netuid, ip: "10.0.0.1".parse().unwrap(), port, protocol, version: 7 }
 }
 
+/// Waits until no commit waits for its reveal.
+async fn all_ended(reveals: &Reveals) {
+    let mut changed = reveals.watch();
+    tokio::time::timeout(PATIENCE, async {
+        while reveals.list().iter().any(|material| material.state.is_open()) {
+            changed.changed().await.unwrap();
+        }
+    })
+    .await
+    .unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn subtensor_1787_a_commit_shows_no_weights_before_its_epoch_and_is_revealed_across_a_restart() {
     let lab = Lab::start(&json!({ "commit_reveal": true }), &[]);
@@ -127,15 +139,7 @@ async fn subtensor_1787_a_commit_shows_no_weights_before_its_epoch_and_is_reveal
     let reveals = Reveals::open(&lab.directory.path().join("reveals")).unwrap();
     assert_eq!(reveals.list().len(), 2);
     let revealing = tokio::spawn(reveals.clone().run(submitter.handle()));
-    let mut changed = reveals.watch();
-    let done = |reveals: &Reveals| reveals.list().iter().all(|material| !material.state.is_open());
-    tokio::time::timeout(PATIENCE, async {
-        while !done(&reveals) {
-            changed.changed().await.unwrap();
-        }
-    })
-    .await
-    .unwrap();
+    all_ended(&reveals).await;
     for material in reveals.list() {
         assert!(matches!(material.state, RevealState::Revealed { .. }), "{material:?}");
     }
@@ -160,14 +164,7 @@ async fn bittensor_3015_a_commit_in_any_block_of_an_epoch_is_revealed() {
         places.insert(setter.set(wish).await.unwrap().submitted.receipt().unwrap().block % 11);
     }
     assert!(places.len() >= 6, "{places:?}");
-    let mut changed = reveals.watch();
-    tokio::time::timeout(PATIENCE, async {
-        while reveals.list().iter().any(|material| material.state.is_open()) {
-            changed.changed().await.unwrap();
-        }
-    })
-    .await
-    .unwrap();
+    all_ended(&reveals).await;
     // Of those whose turn came at the same time the last one counts: the chain forgets the earlier ones with it.
     let mut revealed = 0;
     for material in reveals.list() {
@@ -196,14 +193,7 @@ async fn a_reveal_that_missed_its_epoch_is_told_as_lost() {
     // Nobody reveals for three epochs.
     lab.blocks(35);
     let revealing = tokio::spawn(reveals.clone().run(submitter.handle()));
-    let mut changed = reveals.watch();
-    tokio::time::timeout(PATIENCE, async {
-        while reveals.list().iter().any(|material| material.state.is_open()) {
-            changed.changed().await.unwrap();
-        }
-    })
-    .await
-    .unwrap();
+    all_ended(&reveals).await;
     assert!(!matches!(reveals.list()[0].state, RevealState::Revealed { .. }), "{:?}", reveals.list());
     assert_eq!(lab.count("SubtensorModule", "WeightsRevealed").await, 0);
     submitter.shutdown().await;
