@@ -91,10 +91,15 @@ impl Campaigner {
     pub(crate) async fn run(self) {
         let started = Instant::now();
         let mut pings = Pings::default();
+        let mut server = self.raft.server_metrics();
         while let Some(sample) = Sample::take(&self.raft).await {
             self.contact.note(&sample);
             let pause = self.step(&sample, started, &mut pings).await;
-            tokio::time::sleep(pause).await;
+            tokio::select! {
+                // Whoever may not campaign hears of it when that ends.
+                _ = server.changed(), if !sample.may_campaign() => {}
+                () = tokio::time::sleep(pause) => {}
+            }
         }
     }
 
@@ -103,7 +108,8 @@ impl Campaigner {
         let suspicion = self.timing.suspicion();
         if !sample.may_campaign() {
             pings.forget();
-            return suspicion;
+            // A learner notes when it hears the leader, twice in the time after which that is forgotten.
+            return if sample.state == ServerState::Leader { Duration::MAX } else { self.timing.lease };
         }
         let idle = sample.idle.unwrap_or_else(|| started.elapsed());
         if let Some(rest) = suspicion.checked_sub(idle).filter(|rest| !rest.is_zero()) {

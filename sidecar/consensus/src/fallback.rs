@@ -25,18 +25,29 @@ impl Fallback {
     /// Ends when openraft does.
     pub(crate) async fn run(self) {
         let started = Instant::now();
+        let mut server = self.raft.server_metrics();
         while let Some(sample) = Sample::take(&self.raft).await {
-            let idle = sample.idle.unwrap_or_else(|| started.elapsed());
-            if sample.may_campaign() && idle > self.timing.fallback(self.voters()) {
+            if !sample.may_campaign() {
+                let _ = server.changed().await;
+                continue;
+            }
+            let (idle, patience) = (sample.idle.unwrap_or_else(|| started.elapsed()), self.timing.fallback(self.voters()));
+            if idle > patience {
                 tracing::warn!(idle_ms = idle.as_millis(), "no leader for long: falling back to native elections");
-                self.raft.runtime_config().elect(true);
+                self.native_elections(true);
                 tokio::time::sleep(self.timing.lease).await;
-                self.raft.runtime_config().elect(false);
+                self.native_elections(false);
                 tokio::time::sleep(self.timing.lease * PAUSE_LEASES).await;
             } else {
-                tokio::time::sleep(self.timing.lease / 4).await;
+                tokio::time::sleep((patience - idle).max(self.timing.lease / 4)).await;
             }
         }
+    }
+
+    /// openraft looks whether to campaign at its ticks.
+    fn native_elections(&self, on: bool) {
+        self.raft.runtime_config().elect(on);
+        self.raft.runtime_config().tick(on);
     }
 
     fn voters(&self) -> usize {

@@ -12,7 +12,7 @@ use futures::future::join_all;
 use openraft::async_runtime::{Instant as _, WatchReceiver};
 use openraft::errors::{ClientWriteError, RaftError};
 use openraft::raft::ClientWriteResponse;
-use openraft::{ChangeMembers, Precondition};
+use openraft::{ChangeMembers, Precondition, ServerState};
 use sidecar_store::weights::{Observation, next};
 use sidecar_store::{Command, Reply};
 use sidecar_util::config::{GroupConfig, Member, Tier};
@@ -62,9 +62,10 @@ impl Steward {
         loop {
             self.group.mark_unchanged();
             self.stakes.mark_unchanged();
-            if self.raft.is_leader() {
-                self.replicate_weights().await;
-                self.change_membership().await;
+            let leads = server.borrow_and_update().state == ServerState::Leader;
+            let mut rests = !leads;
+            if leads {
+                rests = self.replicate_weights().await & self.change_membership().await;
             } else {
                 self.exchanged_in = None;
             }
@@ -72,33 +73,38 @@ impl Steward {
                 Ok(()) = self.group.changed() => {}
                 Ok(()) = self.stakes.changed() => {}
                 Ok(()) = server.changed() => {}
-                () = tokio::time::sleep(self.timing.steward_interval()) => {}
+                () = tokio::time::sleep(self.timing.steward_interval()), if !rests => {}
             }
         }
     }
 
-    async fn replicate_weights(&self) {
-        let Some(seen) = self.stakes.borrow().clone() else { return };
+    /// Returns whether the weights are those that the stakes make.
+    async fn replicate_weights(&self) -> bool {
+        let Some(seen) = self.stakes.borrow().clone() else { return true };
         let observation = observe(&seen, &self.group.borrow());
         let table = next(self.replica.read().state.weights(), &observation);
-        let Some(table) = table else { return };
+        let Some(table) = table else { return true };
         let (epoch, entries) = (table.epoch, table.entries.len());
-        if let Some(Reply::Done) = self.propose(Command::ReplaceWeights(table)).await {
+        let done = matches!(self.propose(Command::ReplaceWeights(table)).await, Some(Reply::Done));
+        if done {
             tracing::info!(epoch, block = seen.block, entries, "weights replicated");
         }
+        done
     }
 
-    async fn change_membership(&mut self) {
+    /// Returns whether nothing is left to do, and nobody else is there whose answers and progress have to be looked at.
+    async fn change_membership(&mut self) -> bool {
         for _ in 0..STEPS_MAX {
-            let Some(view) = self.look().await else { return };
-            let Some(step) = view.next_step() else { return };
+            let Some(view) = self.look().await else { return false };
+            let Some(step) = view.next_step() else { return view.is_alone() };
             tracing::info!(?step, "changing the membership");
             let done = self.take(step, &view).await;
             if !done {
-                return;
+                return false;
             }
         }
         tracing::error!("the membership does not come to rest: please report this with the log of this member");
+        false
     }
 
     /// Carries out one step. Returns whether to go on at once.

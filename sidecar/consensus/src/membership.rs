@@ -112,6 +112,11 @@ impl View {
             .or_else(|| self.exchange())
     }
 
+    /// Whether the leader is the only member, and is to be.
+    pub(crate) fn is_alone(&self) -> bool {
+        self.phase == Phase::Settled && self.nodes.len() <= 1 && self.listed.len() <= 1
+    }
+
     fn record(&self) -> Option<Step> {
         let replaces = |hotkey: &Hotkey, node_id: NodeId| match self.recorded.get(hotkey) {
             None => true,

@@ -24,6 +24,7 @@ use crate::error::ConsensusError;
 use crate::fallback::Fallback;
 use crate::founding::Founder;
 use crate::guard::{self, Transfers};
+use crate::heartbeat::Heartbeat;
 use crate::inbox::Inbox;
 use crate::leader::{HAND_OVER_LEASES, StakeObservation, Steward, hand_over, heir};
 use crate::log_store::LogStore;
@@ -206,6 +207,7 @@ impl Inner {
             tasks: self.tasks.clone(),
         };
         let fallback = Fallback { raft: self.raft.clone(), timing: self.timing };
+        let heartbeat = Heartbeat { raft: self.raft.clone(), timing: self.timing };
         let steward = Steward {
             raft: self.raft.clone(),
             link: link.clone(),
@@ -222,6 +224,7 @@ impl Inner {
         #[cfg(not(test))]
         drop(campaign);
         self.spawn(fallback.run());
+        self.spawn(heartbeat.run());
         self.spawn(steward.run());
         self.spawn(watch_group(self.group.clone(), described));
     }

@@ -95,8 +95,10 @@ impl Timing {
             heartbeat_interval: millis(self.heartbeat),
             election_timeout_min: millis(self.election_min),
             election_timeout_max: millis(self.lease),
-            // The Consensus Manager campaigns; `fallback` turns this on when it does not.
+            // The Consensus Manager campaigns; `fallback` turns this on when it does not, and the ticks with it, which are
+            // what `heartbeat` does without.
             enable_elect: false,
+            enable_tick: false,
             enable_pre_vote: Some(true),
             // A leader without a quorum pauses its heartbeats, or it keeps renewing the leases of the few that still hear
             // it, and those could never join the others in electing somebody.
