@@ -219,7 +219,7 @@ impl Signer {
             LeasePlace::File(_) => Rules::FILE,
         };
         let signer = Arc::new_cyclic(|own| Self {
-            lease: Lease::new(rules, lease::identity(), Arc::new(MachineClock::new())),
+            lease: Lease::new(rules, lease::identity(), Arc::new(MachineClock)),
             buckets: Mutex::new(Buckets::new(policy.rates)),
             foreign: Mutex::new(ForeignWatch::new(subject, memory, accept_foreign_before)),
             pair,

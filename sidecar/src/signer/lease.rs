@@ -22,7 +22,7 @@ use super::foreign::Standing;
 use super::guard::{Answer, Guard, LeaseRecord, NotHeld, Permit, Request, Rules, Ticket};
 
 /// Longest wait between two looks at what is due: bounds what a missed wake-up costs.
-const TICK_MAX: Duration = Duration::from_secs(1);
+const TICK_MAX: Duration = Duration::from_secs(5);
 
 /// Time to give the lease back at the end. It lapses by itself where that fails.
 const RELEASE_DEADLINE: Duration = Duration::from_secs(3);
@@ -47,7 +47,8 @@ pub(crate) trait LeaseStore: Send + Sync {
     /// The record; `None` where there is none.
     async fn read(&self) -> Result<Option<LeaseRecord>, StoreError>;
 
-    /// Writes over a version, or makes what is not there yet, and returns the record with its new version.
+    /// Writes over a version, or makes what is not there yet, and returns the record with its version: a new one, unless it
+    /// was the very record already.
     async fn write(&self, record: &LeaseRecord, over: Option<&str>) -> Result<LeaseRecord, StoreError>;
 }
 

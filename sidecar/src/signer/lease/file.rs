@@ -120,11 +120,15 @@ fn write(
         }
         Some(over) => {
             let file = locked.as_ref().filter(|file| is_at(file, path)).ok_or(StoreError::Conflict)?;
-            let found = content(path, file)?.version;
-            if found.to_string() != over {
+            let found = content(path, file)?;
+            if found.version.to_string() != over {
                 return Err(StoreError::Conflict);
             }
-            found + 1
+            // The lock is what holds it. A renewal that says nothing new need not wait for the disk.
+            if (&found.holder, found.epoch, found.fence) == (&record.holder, record.epoch, record.fence) {
+                return Ok(LeaseRecord { version: over.to_owned(), ..record });
+            }
+            found.version + 1
         }
     };
     let content = Content { holder: record.holder.clone(), epoch: record.epoch, fence: record.fence, version };
@@ -212,14 +216,19 @@ mod tests {
         assert_eq!((seen.holder.as_deref(), seen.alive, seen.fence), (Some("first"), true, Fence::Until(7)));
         assert_eq!(second.write(&mine("second"), Some(&seen.version)).await, Err(StoreError::Conflict));
 
+        let modified = || std::fs::metadata(&path).unwrap().modified().unwrap();
+        let before = modified();
         let renewed = first.write(&mine("first"), Some(&written.version)).await.unwrap();
-        assert_ne!(renewed.version, written.version);
-        assert_eq!(first.write(&mine("first"), Some(&written.version)).await, Err(StoreError::Conflict));
+        assert_eq!((renewed.version.as_str(), modified()), (written.version.as_str(), before), "nothing new to write");
+        let higher = LeaseRecord { fence: Fence::Until(8), ..mine("first") };
+        let fenced = first.write(&higher, Some(&renewed.version)).await.unwrap();
+        assert_ne!(fenced.version, renewed.version);
+        assert_eq!(first.write(&mine("first"), Some(&renewed.version)).await, Err(StoreError::Conflict));
 
         // As a killed process ends: nothing is written any more.
         drop(first);
         let seen = second.read().await.unwrap().unwrap();
-        assert_eq!((seen.holder, seen.alive, seen.duration, seen.fence), (None, false, RELEASED, Fence::Until(7)));
+        assert_eq!((seen.holder, seen.alive, seen.duration, seen.fence), (None, false, RELEASED, Fence::Until(8)));
         second.write(&mine("second"), Some(&seen.version)).await.unwrap();
     }
 
