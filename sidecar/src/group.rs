@@ -146,14 +146,22 @@ impl Peers {
         }
     }
 
-    async fn probe(self: Arc<Self>, group: watch::Receiver<GroupConfig>, stop: CancellationToken) {
+    async fn probe(self: Arc<Self>, mut group: watch::Receiver<GroupConfig>, stop: CancellationToken) {
         let mut ticks = tokio::time::interval(PROBE_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        while stop.run_until_cancelled(ticks.tick()).await.is_some() {
-            self.heard_from(self.app.hotkey);
-            let members = group.borrow().members.clone();
-            let others = members.iter().filter(|member| member.hotkey != self.app.hotkey);
-            let probes = futures::future::join_all(others.map(|member| self.probe_one(member)));
+        loop {
+            let mut others = group.borrow_and_update().members.clone();
+            others.retain(|member| member.hotkey != self.app.hotkey);
+            let nobody = others.is_empty() && self.heard.lock().is_empty();
+            tokio::select! {
+                () = stop.cancelled() => return,
+                _ = ticks.tick(), if !nobody => {}
+                changed = group.changed(), if nobody => match changed {
+                    Ok(()) => continue,
+                    Err(_) => return,
+                },
+            }
+            let probes = futures::future::join_all(others.iter().map(|member| self.probe_one(member)));
             if stop.run_until_cancelled(probes).await.is_none() {
                 return;
             }

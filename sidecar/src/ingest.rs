@@ -51,6 +51,10 @@ fn take_in(app: &App, metagraph: &Arc<Metagraph>, network: &NetworkConfig, group
         announce(app, &change);
     }
     if let Some(group) = group {
+        // Nobody has to hear from this member for it to live.
+        if let Some(change) = app.registry.heard_from(&app.hotkey) {
+            announce(app, &change);
+        }
         let of_group = metagraph.neurons.iter().filter(|neuron| rules.declared.contains(&neuron.hotkey));
         group.observe_stakes(StakeObservation {
             block: metagraph.block,

@@ -1,22 +1,33 @@
 //! The Network's description on disk, followed while the sidecar runs.
 //!
-//! The file's content is compared every second instead of asking the kernel for events: the kubelet swaps symbolic links
-//! two levels above the file, which every notification library sees differently. A file that cannot be used changes nothing
-//! but what is said about it.
+//! The file's folder is watched for changes, and the file's content compared after each of them, whatever it was: the
+//! kubelet swaps symbolic links two levels above the file. It is compared every now and then all the same, because some
+//! file systems tell of nothing, and because a kernel watches a limited number of folders. A file that cannot be used
+//! changes nothing but what is said about it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::ready;
+use futures::stream::{BoxStream, StreamExt, pending};
+use inotify::{Inotify, WatchMask};
 use sidecar_util::config::NetworkConfig;
 use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use crate::config::{NetworkConfigError, parse_network};
 
-/// How often the file is looked at. The kubelet itself needs up to a minute to bring a change.
-const POLL_INTERVAL: Duration = Duration::from_secs(1);
+/// How often the file is looked at where its folder cannot be watched. The kubelet itself needs up to a minute to bring a
+/// change.
+const POLL_INTERVAL: Duration = Duration::from_secs(5);
+
+/// How often it is looked at all the same where its folder is watched.
+const DISTRUST_INTERVAL: Duration = Duration::from_mins(1);
+
+/// Bytes of events that are read at once; what they say is not looked at.
+const EVENT_BYTES: usize = 4096;
 
 /// The description in force, and what is wrong with the file if it is another one.
 #[derive(Debug, Clone)]
@@ -56,10 +67,20 @@ async fn read(path: &PathBuf) -> Result<Vec<u8>, NetworkConfigError> {
 impl NetworkFileWatch {
     /// Follows the file.
     pub(crate) async fn run(mut self) {
-        let mut ticks = tokio::time::interval(POLL_INTERVAL);
+        let (mut events, interval) = match events(&self.path) {
+            Ok(events) => (events, DISTRUST_INTERVAL),
+            Err(error) => {
+                warn!(path = %self.path.display(), %error, "the folder of the network file cannot be watched: the file is read every few seconds");
+                (pending().boxed(), POLL_INTERVAL)
+            }
+        };
+        let mut ticks = tokio::time::interval(interval);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while !self.network.is_closed() {
-            ticks.tick().await;
+            tokio::select! {
+                _ = ticks.tick() => {}
+                Some(()) = events.next() => {}
+            }
             self.look().await;
         }
     }
@@ -91,6 +112,16 @@ impl NetworkFileWatch {
             }
         }
     }
+}
+
+/// Something for each change in the folder of a file.
+fn events(path: &Path) -> std::io::Result<BoxStream<'static, ()>> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let inotify = Inotify::init()?;
+    // Not the making of a file, which is empty then.
+    inotify.watches().add(folder, WatchMask::CLOSE_WRITE | WatchMask::MOVE | WatchMask::DELETE)?;
+    let events = inotify.into_event_stream([0; EVENT_BYTES])?;
+    Ok(events.take_while(|event| ready(event.is_ok())).map(|_| ()).boxed())
 }
 
 #[cfg(test)]
@@ -130,6 +161,30 @@ mod tests {
         std::fs::write(&path, content(2)).unwrap();
         watch.look().await;
         assert_eq!((netuid(), problem()), (2, None));
+    }
+
+    #[tokio::test]
+    async fn a_change_is_seen_at_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("network.json");
+        std::fs::write(&path, content(1)).unwrap();
+        let (mut file, watch) = open(path.clone()).await.unwrap();
+        let watching = tokio::spawn(watch.run());
+        // Written in place, and as editors and the kubelet do it.
+        let renamed = |netuid| {
+            let new = directory.path().join("new");
+            std::fs::write(&new, content(netuid)).unwrap();
+            std::fs::rename(&new, &path).unwrap();
+        };
+        let steps: [&dyn Fn(); 2] = [&|| std::fs::write(&path, content(2)).unwrap(), &|| renamed(3)];
+        for (netuid, step) in (2..).zip(steps) {
+            step();
+            let seen = file.network.wait_for(|network| network.netuid.0 == netuid);
+            assert!(tokio::time::timeout(POLL_INTERVAL, seen).await.expect("it is told").is_ok());
+        }
+        drop(file);
+        std::fs::write(&path, content(4)).unwrap();
+        watching.await.unwrap();
     }
 
     #[tokio::test]
