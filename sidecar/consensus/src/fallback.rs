@@ -31,7 +31,8 @@ impl Fallback {
                 let _ = server.changed().await;
                 continue;
             }
-            let (idle, patience) = (sample.idle.unwrap_or_else(|| started.elapsed()), self.timing.fallback(self.voters()));
+            let idle = sample.idle.unwrap_or_else(|| started.elapsed());
+            let patience = self.timing.fallback(self.voters());
             if idle > patience {
                 tracing::warn!(idle_ms = idle.as_millis(), "no leader for long: falling back to native elections");
                 self.native_elections(true);
@@ -39,7 +40,7 @@ impl Fallback {
                 self.native_elections(false);
                 tokio::time::sleep(self.timing.lease * PAUSE_LEASES).await;
             } else {
-                tokio::time::sleep((patience - idle).max(self.timing.lease / 4)).await;
+                tokio::time::sleep(patience.saturating_sub(idle).max(self.timing.lease / 4)).await;
             }
         }
     }

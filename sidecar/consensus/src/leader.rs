@@ -63,17 +63,18 @@ impl Steward {
             self.group.mark_unchanged();
             self.stakes.mark_unchanged();
             let leads = server.borrow_and_update().state == ServerState::Leader;
-            let mut rests = !leads;
-            if leads {
-                rests = self.replicate_weights().await & self.change_membership().await;
+            let at_rest = if leads {
+                self.replicate_weights().await & self.change_membership().await
             } else {
                 self.exchanged_in = None;
-            }
+                true
+            };
+            let pause = if at_rest { Duration::MAX } else { self.timing.steward_interval() };
             tokio::select! {
                 Ok(()) = self.group.changed() => {}
                 Ok(()) = self.stakes.changed() => {}
                 Ok(()) = server.changed() => {}
-                () = tokio::time::sleep(self.timing.steward_interval()), if !rests => {}
+                () = tokio::time::sleep(pause) => {}
             }
         }
     }

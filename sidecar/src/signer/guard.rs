@@ -69,9 +69,9 @@ impl Rules {
 
     /// Of a lock on a file: the kernel watches over it, so that only a file that is replaced is waited for.
     pub(crate) const FILE: Self = Self {
-        duration: Duration::from_secs(8),
-        margin: Duration::from_secs(1),
-        renew_after: Duration::from_secs(4),
+        duration: Duration::from_secs(15),
+        margin: Duration::from_secs(3),
+        renew_after: Duration::from_secs(7),
         retry_after: Duration::from_millis(500),
         deadline: Duration::from_secs(1),
         mortality_blocks: MORTALITY_BLOCKS,

@@ -22,7 +22,7 @@ use super::foreign::Standing;
 use super::guard::{Answer, Guard, LeaseRecord, NotHeld, Permit, Request, Rules, Ticket};
 
 /// Longest wait between two looks at what is due: bounds what a missed wake-up costs.
-const TICK_MAX: Duration = Duration::from_secs(5);
+const TICK_MAX: Duration = Duration::from_secs(10);
 
 /// Time to give the lease back at the end. It lapses by itself where that fails.
 const RELEASE_DEADLINE: Duration = Duration::from_secs(3);

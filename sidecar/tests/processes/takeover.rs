@@ -16,8 +16,8 @@ use super::signer::{acknowledge, signal, state};
 use super::until;
 use super::wire::Wire;
 
-/// How long a holder is stopped: longer than its lease of eight seconds.
-const PAST_LEASE: Duration = Duration::from_secs(9);
+/// How long a holder is stopped: longer than its lease.
+const PAST_LEASE: Duration = Duration::from_secs(16);
 
 /// What whoever asks for weights knows.
 struct Asked {
