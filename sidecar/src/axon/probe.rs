@@ -22,7 +22,7 @@ use sidecar_peer::handshake::strict::RequestLine;
 use sidecar_peer::handshake::{Scheme, UnixTime};
 use sidecar_util::http::{EntryState, NodeKind};
 use sidecar_util::{Hotkey, check_public_ip};
-use tokio::time::{Instant, MissedTickBehavior};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
@@ -46,8 +46,11 @@ const CONCURRENT: usize = 64;
 /// Probes without an answer after which a neuron that was heard is called silent.
 const MISSES: u32 = 3;
 
-/// Looks for due probes. Short beside any interval, and long beside the work it is.
+/// Shortest time between two looks for due probes: those that come close together go off together.
 const TICK: Duration = Duration::from_millis(500);
+
+/// Longest time: who came to the registry meanwhile was not looked at yet.
+const NEWCOMERS: Duration = Duration::from_secs(5);
 
 /// What a probe found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -92,9 +95,9 @@ pub(crate) async fn run(app: Arc<App>, requests: Arc<Requests>, interval: Durati
     };
     let prober = Arc::new(Prober { app, requests, client });
     let mut due = HashMap::new();
-    let mut ticks = tokio::time::interval(TICK.min(interval / 4));
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+    let (shortest, longest) = (TICK.min(interval / 4), NEWCOMERS.min(interval / 4));
+    let mut wait = Duration::ZERO;
+    while stop.run_until_cancelled(tokio::time::sleep(wait)).await.is_some() {
         let local = prober.app.file.network.borrow().local;
         let interval = if local { interval } else { interval.max(INTERVAL_MIN) };
         let targets = plan(&mut due, prober.targets(), interval);
@@ -108,25 +111,24 @@ pub(crate) async fn run(app: Arc<App>, requests: Arc<Requests>, interval: Durati
         }
         // One probe may begin a whole interval and its jitter after the last, and takes its time.
         prober.requests.sweep(&prober.app, interval * MISSES + interval / 4 + DEADLINE);
+        let next = due.values().min().map(|at: &Instant| at.saturating_duration_since(Instant::now()));
+        wait = next.unwrap_or(longest).clamp(shortest, longest);
     }
 }
 
 /// Who is due now; forgets who is no target any more.
-fn plan(due: &mut HashMap<Hotkey, (SocketAddr, Instant)>, targets: Vec<Entry>, interval: Duration) -> Vec<Entry> {
+fn plan(due: &mut HashMap<Hotkey, Instant>, targets: Vec<Entry>, interval: Duration) -> Vec<Entry> {
     let now = Instant::now();
     let mut before = std::mem::take(due);
     let mut chosen = Vec::new();
     for entry in targets {
-        let Some(axon) = &entry.axon else { continue };
-        let address = SocketAddr::new(axon.ip, axon.port);
-        let known = before.remove(&entry.hotkey);
         // A neuron that moves often must not have its next address asked sooner.
-        let at = known.map_or_else(|| now + jitter(interval / 8), |(_, at)| at);
+        let at = before.remove(&entry.hotkey).unwrap_or_else(|| now + jitter(interval / 8));
         if at > now {
-            due.insert(entry.hotkey, (address, at));
+            due.insert(entry.hotkey, at);
             continue;
         }
-        due.insert(entry.hotkey, (address, now + interval + jitter(interval / 8)));
+        due.insert(entry.hotkey, now + interval + jitter(interval / 8));
         chosen.push(entry);
     }
     chosen
