@@ -149,19 +149,20 @@ impl Peers {
     async fn probe(self: Arc<Self>, mut group: watch::Receiver<GroupConfig>, stop: CancellationToken) {
         let mut ticks = tokio::time::interval(PROBE_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let is_other = |member: &Member| member.hotkey != self.app.hotkey;
         loop {
-            let mut others = group.borrow_and_update().members.clone();
-            others.retain(|member| member.hotkey != self.app.hotkey);
-            let nobody = others.is_empty() && self.heard.lock().is_empty();
-            tokio::select! {
-                () = stop.cancelled() => return,
-                _ = ticks.tick(), if !nobody => {}
-                changed = group.changed(), if nobody => match changed {
-                    Ok(()) => continue,
-                    Err(_) => return,
-                },
+            let due = async {
+                // Until then nobody is to be asked, and nobody can fall silent.
+                let _ =
+                    group.wait_for(|group| group.members.iter().any(is_other) || !self.heard.lock().is_empty()).await;
+                ticks.tick().await
+            };
+            if stop.run_until_cancelled(due).await.is_none() {
+                return;
             }
-            let probes = futures::future::join_all(others.iter().map(|member| self.probe_one(member)));
+            let members = group.borrow().members.clone();
+            let others = members.iter().filter(|member| is_other(member));
+            let probes = futures::future::join_all(others.map(|member| self.probe_one(member)));
             if stop.run_until_cancelled(probes).await.is_none() {
                 return;
             }

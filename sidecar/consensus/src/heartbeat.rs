@@ -7,10 +7,11 @@
 
 use openraft::ServerState;
 use openraft::async_runtime::WatchReceiver;
+use openraft::metrics::RaftServerMetrics;
 use tokio::time::MissedTickBehavior;
 
 use crate::timing::Timing;
-use crate::type_config::Raft;
+use crate::type_config::{Raft, TypeConfig};
 
 /// See the module.
 pub(crate) struct Heartbeat {
@@ -19,34 +20,20 @@ pub(crate) struct Heartbeat {
 }
 
 impl Heartbeat {
-    /// Ends when openraft does.
+    /// Ends when openraft does. openraft itself leaves out what must not be sent: while it hands over, or has no quorum.
     pub(crate) async fn run(self) {
         let mut server = self.raft.server_metrics();
-        loop {
-            if self.leads_others() {
-                self.beat().await;
-            }
-            if server.changed().await.is_err() {
-                return;
-            }
-        }
-    }
-
-    /// Until nobody is led any more. openraft itself leaves out what must not be sent: while it hands over, or has no quorum.
-    async fn beat(&self) {
         let mut beats = tokio::time::interval(self.timing.heartbeat);
         beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        while self.leads_others() {
+        while server.wait_until(leads_others).await.is_ok() {
             beats.tick().await;
             if self.raft.trigger().heartbeat().await.is_err() {
                 return;
             }
         }
     }
+}
 
-    fn leads_others(&self) -> bool {
-        let server = self.raft.server_metrics();
-        let server = server.borrow_watched();
-        server.state == ServerState::Leader && server.membership_config.nodes().nth(1).is_some()
-    }
+fn leads_others(server: &RaftServerMetrics<TypeConfig>) -> bool {
+    server.state == ServerState::Leader && server.membership_config.nodes().nth(1).is_some()
 }

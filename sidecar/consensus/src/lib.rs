@@ -8,8 +8,8 @@
 //!
 //! Reading order: [`Consensus`] is the handle; `disk`, `log_store` and `state_machine` keep log and state; `wire`,
 //! [`PeerTransport`] and `network` carry messages, and `guard` judges those that come in; `founding`, `membership` and
-//! `leader` form the group, whose time `heartbeat` keeps; `ranking`, `campaign` and `fallback` are the Consensus Manager. openraft is used nowhere else in
-//! the workspace and appears in no public signature.
+//! `leader` form the group, whose time `heartbeat` keeps; `ranking`, `campaign` and `fallback` are the Consensus Manager.
+//! openraft is used nowhere else in the workspace and appears in no public signature.
 
 mod campaign;
 mod disk;
